@@ -1,0 +1,219 @@
+"""LoRA through peft: which modules it targets, putting it in, taking its tensors out, removing it without a trace."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from .. import randomness
+from ..errors import BadInput
+from ..lora_file.lora import LoraPair, module_shapes
+from ..options import option
+
+PATTERN = "re:"
+
+
+@dataclass(kw_only=True)
+class LoRAConfig:
+    """Settings of a LoRA (Hu et al. 2021): W + alpha / rank * B A for each targeted weight W."""
+
+    rank: int = option(
+        16, help="Width of the two matrices of each pair; larger learns more and weighs more", low=1, high=1024
+    )
+    alpha: float | None = option(
+        None, help="Strength: what is learned counts alpha / rank. Empty = equal to rank", above=0, high=100000
+    )
+    targets: list[str] = option(
+        factory=lambda: ["attention"],
+        help="What is trained: a preset (attention, attention+ff, all), names of modules (to_q), or re: and a regular "
+        "expression for whole module paths; several are added up",
+    )
+    exclude: list[str] = option(
+        factory=list, help="What is left out of the targets, written in the same way", advanced=True
+    )
+    dropout: float = option(
+        0.0, help="Share of a LoRA's inputs that are zeroed in training", low=0, high=0.99, advanced=True
+    )
+    rslora: bool = option(False, help="Rank-stabilised LoRA: counts alpha / sqrt(rank), for large ranks", advanced=True)
+    start_from: str = option(
+        "", help="A LoRA file to go on from, instead of from nothing; its rank and alpha must be the ones set here"
+    )
+
+    @property
+    def strength(self) -> float:
+        """alpha, with the default filled in."""
+        return float(self.rank) if self.alpha is None else self.alpha
+
+    def problems(self, where: str = "") -> list[str]:
+        found = [] if self.targets else [f"{where}.targets: is empty; name at least one preset, module or pattern"]
+        for name in ("targets", "exclude"):
+            for entry in getattr(self, name):
+                try:
+                    re.compile(entry.removeprefix(PATTERN) if entry.startswith(PATTERN) else "")
+                except re.error as error:
+                    found.append(f"{where}.{name}: {entry!r} is no regular expression ({error})")
+        return found
+
+
+def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, str]) -> list[str]:
+    """Paths of the linear and convolution modules that get a LoRA, in the model's order.
+
+    Raises:
+        BadInput: an entry of `targets` matches nothing, or nothing is left.
+    """
+    paths = list(module_shapes(model))
+    chosen: set[str] = set()
+    for entry in config.targets:
+        matched = _matching(entry, paths, presets)
+        if not matched:
+            raise BadInput(
+                f"adapter.targets: {entry!r} matches no module of this base; presets are {', '.join(presets)}, "
+                f"module names are such as {', '.join(dict.fromkeys(path.split('.')[-1] for path in paths[3:40:6]))}"
+            )
+        chosen |= matched
+    for entry in config.exclude:
+        chosen -= _matching(entry, paths, presets)
+    if not chosen:
+        raise BadInput("adapter.exclude: leaves no module to train; exclude less")
+    return [path for path in paths if path in chosen]
+
+
+def _matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
+    if entry in presets:
+        pattern = presets[entry]
+    elif entry.startswith(PATTERN):
+        pattern = entry.removeprefix(PATTERN)
+    else:
+        # A name stands for a module and for what lies in it: to_out is to_out.0 in diffusers.
+        pattern = rf"(.*\.)?{re.escape(entry)}(\..*)?"
+    return {path for path in paths if re.fullmatch(pattern, path)}
+
+
+def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) -> None:
+    """Puts a new LoRA into the modules at `paths`: A random (keyed by the seed), B zero, both fp32 and trainable.
+
+    Everything else in the model is frozen; its weights are not touched.
+    """
+    model.requires_grad_(False)
+    settings = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.strength,
+        target_modules=paths,
+        lora_dropout=config.dropout,
+        use_rslora=config.rslora,
+        bias="none",
+    )
+    device = next(model.parameters()).device
+    with randomness.reseeded(device, seed, "lora init"):
+        inject_adapter_in_model(settings, model, NAME)
+    for parameter in parameters(model).values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+
+
+NAME = "default"
+"""peft's name for the one adapter; a LoRA in several parts would need several."""
+
+
+def layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """peft's layers by the path of the module that they wrap."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+
+
+def extract(model: nn.Module) -> dict[str, LoraPair]:
+    """The pairs as they are now, fp32 copies on the CPU, by module path; `alpha` gives the trained scale as alpha / rank."""
+
+    def copy(linear: nn.Module) -> torch.Tensor:
+        return linear.weight.detach().to("cpu", torch.float32, copy=True)
+
+    return {
+        path: LoraPair(copy(layer.lora_A[NAME]), copy(layer.lora_B[NAME]), layer.scaling[NAME] * layer.r[NAME])
+        for path, layer in layers(model).items()
+    }
+
+
+@torch.no_grad()
+def fill(model: nn.Module, pairs: dict[str, LoraPair]) -> None:
+    """Sets the injected LoRA's tensors; paths, ranks and scales must be the injected ones.
+
+    Raises:
+        BadInput: they are not; what differs is named.
+    """
+    here = layers(model)
+    problems = [f"no pair for {path}" for path in here if path not in pairs]
+    problems += [f"{path} is not among the targets" for path in pairs if path not in here]
+    for path in here.keys() & pairs.keys():
+        layer, pair = here[path], pairs[path]
+        if pair.rank != layer.r[NAME]:
+            problems.append(f"{path} has rank {pair.rank} instead of {layer.r[NAME]}")
+        elif abs(pair.scale - layer.scaling[NAME]) > 1e-6 * abs(pair.scale):
+            problems.append(f"{path} has alpha {pair.alpha:g} instead of {layer.scaling[NAME] * pair.rank:g}")
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise BadInput("; ".join(problems[:3]) + more)
+    for path, layer in here.items():
+        layer.lora_A[NAME].weight.copy_(pairs[path].down)
+        layer.lora_B[NAME].weight.copy_(pairs[path].up)
+
+
+def start_from(model: nn.Module, pairs: dict[str, LoraPair], file: str) -> None:
+    """Begins at an existing LoRA instead of at nothing.
+
+    Raises:
+        BadInput: it was made with other targets, rank or alpha.
+    """
+    try:
+        fill(model, pairs)
+    except BadInput as error:
+        raise BadInput(
+            f"adapter.start_from: {file} does not fit these settings: {error}. Set adapter.rank, adapter.alpha and "
+            "adapter.targets to the file's (see `scion inspect`)"
+        ) from None
+
+
+def apply(model: nn.Module, pairs: dict[str, LoraPair], strength: float = 1.0) -> None:
+    """Puts a finished LoRA of any ranks into a model for sampling; frozen, in the model's precision."""
+    settings = LoraConfig(
+        r=1,
+        target_modules=list(pairs),
+        rank_pattern={f"^{re.escape(path)}": pair.rank for path, pair in pairs.items()},
+        alpha_pattern={f"^{re.escape(path)}": pair.alpha * strength for path, pair in pairs.items()},
+        bias="none",
+    )
+    dtype = next(model.parameters()).dtype
+    inject_adapter_in_model(settings, model, NAME)
+    for path, layer in layers(model).items():
+        with torch.no_grad():
+            layer.lora_A[NAME].weight.copy_(pairs[path].down)
+            layer.lora_B[NAME].weight.copy_(pairs[path].up)
+    model.requires_grad_(False).to(dtype)
+
+
+@contextlib.contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """The base alone, inside the block."""
+    changed = list(layers(model).values())
+    for layer in changed:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.enable_adapters(True)
+
+
+def remove(model: nn.Module) -> None:
+    """Takes the LoRA out: the very modules that were there before stand in their places again."""
+    for path, layer in layers(model).items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer.get_base_layer())

@@ -1,0 +1,186 @@
+"""The commands of `scion`, one function each: from parsed words to the engine and back to a person."""
+
+import json
+import re
+import signal
+import textwrap
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from .cli import DONE, STOPPED
+from .errors import BadInput
+
+
+def train(given: Namespace) -> int:
+    from .engine.run import train as run
+    from .terminal import Terminal
+
+    recipe, folder = _recipe_and_folder(given)
+    result = run(recipe, folder, [Terminal(True if given.quiet else None)], stop_on_interrupt())
+    return STOPPED if result.status == "stopped" else DONE
+
+
+def _recipe_and_folder(given: Namespace):
+    """The recipe with everything that the command line adds, and the run's folder."""
+    import dataclasses
+
+    from . import recipe as recipes
+    from .engine.output import file_name
+    from .engine.run_folder import is_run_folder
+
+    recipe = recipes.read(given.recipe) if given.recipe else recipes.Recipe()
+    if given.base:
+        recipe = dataclasses.replace(recipe, base=given.base)
+    if given.dataset:
+        recipe = dataclasses.replace(recipe, dataset=dataclasses.replace(recipe.dataset, path=given.dataset))
+    recipe = with_settings(recipe, given.settings)
+    if not recipe.dataset.path:
+        raise BadInput("dataset.path: is empty; name the folder of pictures with --dataset DIR or in the recipe")
+    if given.out:
+        return recipe, Path(given.out)
+    if given.recipe and is_run_folder(Path(given.recipe).parent):
+        return recipe, Path(given.recipe).parent
+    return recipe, Path("scion-runs") / file_name(recipe)
+
+
+def with_settings(recipe, settings: list[str]):
+    """The recipe after every `--set part.field=value`.
+
+    Raises:
+        BadInput: with every wrong one at once.
+    """
+    from .recipe import with_setting
+
+    problems = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            problems.append(f"--set {setting}: expected PART.FIELD=VALUE, such as adapter.rank=8")
+            continue
+        try:
+            recipe = with_setting(recipe, name.strip(), value)
+        except BadInput as error:
+            problems += error.problems
+    problems += recipe.validate() if not problems else []
+    if problems:
+        raise BadInput(*problems)
+    return recipe
+
+
+def stop_on_interrupt() -> Callable[[], bool]:
+    """The first Ctrl-C asks the run to stop after its step; the second interrupts it where it is."""
+    asked = []
+
+    def handle(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nStopping after this step and keeping what is done; Ctrl-C again stops at once.", flush=True)
+
+    signal.signal(signal.SIGINT, handle)
+    return lambda: bool(asked)
+
+
+def sample(given: Namespace) -> int:
+    from . import options
+    from .engine import sampling
+    from .engine.charts import save_png, to_image
+    from .sampler import load_for_sampling
+
+    config = sampling.PreviewConfig(
+        negative=given.negative,
+        seed=given.seed,
+        steps=given.steps,
+        guidance=given.guidance,
+        sampler=given.sampler,
+        width=given.width,
+        height=given.height,
+    )
+    problems = [problem.replace("preview.", "--", 1) for problem in options.problems_of(config, "preview")]
+    if problems:
+        raise BadInput(*problems)
+    model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
+    size = given.width or model.resolution, given.height or model.resolution
+    pictures = sampling.draw(model, given.prompt, config, *size)
+    for number, (path, prompt) in enumerate(zip(_picture_paths(given), given.prompt, strict=True)):
+        save_png(path, to_image(pictures[number]))
+        print(f"{path}  seed {given.seed + number}  {prompt}")
+    return DONE
+
+
+def _picture_paths(given: Namespace) -> list[Path]:
+    out = Path(given.out)
+    if out.suffix.lower() == ".png":
+        if len(given.prompt) == 1:
+            return [out]
+        return [out.with_stem(f"{out.stem}-{number + 1}") for number in range(len(given.prompt))]
+    if out.suffix:
+        raise BadInput(f"--out: {out} does not end in .png; pictures are written as PNG, into a .png file or a folder")
+    words = [re.sub(r"[^\w]+", "-", prompt).strip("-")[:60] or "picture" for prompt in given.prompt]
+    return [out / f"{word}-{given.seed + number}.png" for number, word in enumerate(words)]
+
+
+def inspect(given: Namespace) -> int:
+    from .lora_file.inspect import inspect_file
+
+    found = inspect_file(given.file)
+    print(json.dumps(found.as_json(), indent=2, ensure_ascii=False) if given.json else "\n".join(found.lines()))
+    return DONE
+
+
+def dataset(given: Namespace) -> int:
+    import dataclasses
+
+    from .data.dataset import Dataset
+    from .data.report import report_lines
+    from .data.scan import scan_folder
+    from .families import load
+    from .recipe import Recipe
+
+    recipe = with_settings(Recipe(), given.settings)
+    config = dataclasses.replace(recipe.dataset, path=given.folder)
+    scan = scan_folder(config)
+    if not scan.items:
+        raise BadInput(*(scan.problems or [f"{given.folder}: there is no picture in it"]))
+    base = load(given.base)
+    split = Dataset(scan.items, config, recipe.run.seed, base.encoder.pixel_step, base.resolution)
+    print("\n".join(report_lines(scan, split)))
+    if scan.problems:
+        count = len(scan.problems)
+        raise BadInput(f"{given.folder}: {count} problem{'s' if count > 1 else ''} to mend, listed above")
+    return DONE
+
+
+def cache(given: Namespace) -> int:
+    from .data import cache as encoded
+
+    folder = Path(given.path) if given.path else encoded.default_folder()
+    if given.prune:
+        freed = encoded.prune(folder, int(given.limit_gb * 1e9))
+        print(f"freed {freed.bytes / 1e9:.3f} GB in {freed.files} entries")
+    held = encoded.usage(folder)
+    print(f"{folder}: {held.bytes / 1e9:.3f} GB in {held.files} entries")
+    return DONE
+
+
+def demo(given: Namespace) -> int:
+    from .demo import run_demo
+
+    return STOPPED if run_demo(Path(given.out), stop_on_interrupt()) == "stopped" else DONE
+
+
+def settings_help() -> str:
+    """Every setting with its default, unit, range and help, grouped by part, for a terminal."""
+    from .recipe import settings
+
+    lines, part = ["settings (change them with --set NAME=VALUE, or in a recipe):"], None
+    for name, described in settings().items():
+        if name.rpartition(".")[0] != part:
+            part = name.rpartition(".")[0]
+            lines.append("")
+        default = json.dumps(described.default, ensure_ascii=False)
+        facts = ", ".join(filter(None, [f"default {default}", described.unit, described.range]))
+        lines.append(f"  {name} ({facts})")
+        lines += textwrap.wrap(described.help, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)

@@ -1,0 +1,343 @@
+"""The dataset of a run: items in buckets, encoded once or as they are asked for, handed out as batches."""
+
+import contextlib
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from .. import randomness
+from ..errors import BadInput, ScionError
+from . import cache, captions, views
+from .buckets import Bucket, buckets_for, nearest_bucket
+from .config import DatasetConfig
+from .items import Item, several, shown
+from .order import BatchOrder, BatchPlan
+from .pictures import open_picture
+from .prefetch import prefetch
+from .views import View
+
+Conditioning = dict[str, torch.Tensor]
+
+MUCH_CROPPED = 0.75
+"""Pictures of which less than this share is kept are named in a note."""
+FAILURES_SHOWN = 5
+"""So many encodings that are not finite are gathered before encoding stops: the rest will be the same."""
+
+
+class Encoder(Protocol):
+    """What of a family's encoder is used here."""
+
+    identity: str
+
+    def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor: ...
+    def encode_captions(self, captions: list[str]) -> list[Conditioning]: ...
+    def stack(self, entries: list[Conditioning]) -> Conditioning: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything that a training step needs of the data; entries in the order of `keys`."""
+
+    latents: torch.Tensor
+    """float32 [N, C, h, w]."""
+    conditioning: Conditioning
+    keys: list[str]
+    captions: list[str]
+    views: list[View]
+
+
+class Dataset:
+    """Items, sorted into buckets and split into training and holdout.
+
+    `encode` must be called once before `load` and `holdout_batches`. What an entry becomes depends on the seed, the
+    epoch and the entry alone: not on the batch that it is in, on caching, or on the number of threads. For that reason,
+    pictures and captions are encoded one at a time.
+    """
+
+    def __init__(self, items: Iterable[Item], config: DatasetConfig, seed: int, pixel_step: int, resolution: int):
+        """
+        Args:
+            items: of a scan without problems.
+            seed: the run's.
+            pixel_step: sides of pictures must be multiples of this, in pixels; the base says so.
+            resolution: the base's own side, in pixels.
+
+        Raises:
+            BadInput: no items, a holdout that leaves none, or sizes that the base cannot take.
+        """
+        self.config, self.seed = config, seed
+        self.buckets = buckets_for(config, pixel_step, resolution)
+        self.items, self.holdout = _split(sorted(items, key=lambda item: item.key), config.holdout)
+        self._items = {item.key: item for item in (*self.items, *self.holdout)}
+        self._buckets = {key: nearest_bucket(i.width, i.height, self.buckets) for key, i in self._items.items()}
+        self._live_captions = any(captions.shuffles(item, config) for item in self.items)
+        self._live_views = views.is_random(config) and config.variants == 0
+        self.notes = self._notes()
+        """What the user should know, one sentence each."""
+        self._cache: cache.EncodedCache | None = None
+        self._encoder: Encoder | None = None
+        self._identity = ""
+        self._stack: Callable[[list[Conditioning]], Conditioning] | None = None
+        self._encoding = threading.Lock()
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether training encodes as it goes, so that the encoder must stay loaded after `encode`."""
+        return self.config.cache == "off" or self._live_captions or self._live_views
+
+    @property
+    def bucket_counts(self) -> dict[Bucket, tuple[int, int]]:
+        """For each bucket in use: its training pictures, and their showings in an epoch."""
+        pictures, showings = Counter(), Counter()
+        for item in self.items:
+            pictures[self.bucket_of(item)] += 1
+            showings[self.bucket_of(item)] += item.repeats
+        return {bucket: (pictures[bucket], showings[bucket]) for bucket in sorted(pictures)}
+
+    def bucket_of(self, item: Item) -> Bucket:
+        return self._buckets[item.key]
+
+    def order(self, batch_size: int) -> BatchOrder:
+        """The batches of training."""
+        groups = defaultdict(list)
+        for item in self.items:
+            groups[self.bucket_of(item)].append((item.key, item.repeats))
+        return BatchOrder(groups, batch_size, self.seed)
+
+    def encode(
+        self,
+        encoder: Encoder,
+        watch: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Encode what the cache lacks: every prepared view, every fixed caption and the empty one.
+
+        The encoder is kept only if `needs_encoder`; its `stack` is kept in any case and should not hold the weights.
+
+        Args:
+            watch: called with (done, total) pictures and captions.
+            should_stop: asked after each.
+
+        Returns:
+            False if `should_stop` ended it; calling it again continues.
+
+        Raises:
+            BadInput: latents or conditioning that are not finite (the files are named), a picture that changed
+                since the scan, or a memory cache that is full.
+        """
+        self._identity, self._stack = encoder.identity, encoder.stack
+        self._encoder = encoder if self.needs_encoder else None
+        if self.config.cache == "off":
+            return True
+        if self._cache is None:
+            self._cache = self._open_cache()
+        pictures, texts = self._wanted()
+        self._cache.claim([*pictures, *texts])
+        total, failures = len(pictures) + len(texts), []
+        with contextlib.closing(self._encoded(encoder, pictures, texts)) as encoded:
+            for done, failure in enumerate(encoded, 1):
+                failures += [failure] if failure else []
+                if watch:
+                    watch(done, total)
+                if len(failures) == FAILURES_SHOWN:
+                    break
+                if should_stop and should_stop() and done < total:
+                    return False
+        if failures:
+            raise BadInput(*failures)
+        return True
+
+    def load(self, plan: BatchPlan) -> Batch:
+        """The batch of a plan; may be called from several threads.
+
+        Raises:
+            BadInput: as for `encode`, where encoding happens now.
+            ScionError: a cached entry has disappeared.
+        """
+        showings = []
+        for key, repeat in plan.entries:
+            item = self._items[key]
+            view = views.view_for(item, self.bucket_of(item), self.config, self.seed, plan.epoch, repeat)
+            showings.append((item, view, captions.caption_for(item, self.config, self.seed, plan.epoch, repeat)))
+        return self._batch(showings)
+
+    def holdout_batches(self, batch_size: int) -> Iterator[Batch]:
+        """The pictures kept out of training, always the same: the middle of each, with its whole caption."""
+        groups = defaultdict(list)
+        for item in self.holdout:
+            groups[self.bucket_of(item)].append(item)
+        for bucket, items in sorted(groups.items()):
+            for start in range(0, len(items), batch_size):
+                yield self._batch(
+                    [
+                        (item, views.plain_view(item, bucket), captions.fixed_caption(item, self.config))
+                        for item in items[start : start + batch_size]
+                    ]
+                )
+
+    def _batch(self, showings: list[tuple[Item, View, str]]) -> Batch:
+        if self._stack is None:
+            raise RuntimeError("Dataset.encode must be called before batches are loaded")
+        latents = [self._latents(item, view) for item, view, _ in showings]
+        conditioning = [self._conditioning(item, text) for item, _, text in showings]
+        # Inference tensors, which the host's mode would make of these, cannot be trained on.
+        with torch.inference_mode(False):
+            stacked = torch.stack(latents), self._stack(conditioning)
+        return Batch(
+            *stacked,
+            [item.key for item, _, _ in showings],
+            [text for _, _, text in showings],
+            [view for _, view, _ in showings],
+        )
+
+    def _latents(self, item: Item, view: View) -> torch.Tensor:
+        """float32 [C, h, w]."""
+        cached = self._cache.get(self._picture_key(item, view)) if self._cache else None
+        if cached is not None:
+            return cached["latents"]
+        pixels = views.render_view(open_picture(item), view)
+        with self._encoding:
+            return _encode_picture(self._live_encoder(item.key), item, pixels)["latents"]
+
+    def _conditioning(self, item: Item, text: str) -> Conditioning:
+        """Tensors without a batch axis."""
+        cached = self._cache.get(self._text_key(text)) if self._cache else None
+        if cached is not None:
+            return cached
+        with self._encoding:
+            return _encode_text(self._live_encoder(item.key), item.key, text)
+
+    def _live_encoder(self, key: str) -> Encoder:
+        if self._encoder is None:
+            raise ScionError(
+                f"{shown(key)}: its encoded form has disappeared from the cache (was the cache's folder emptied?). "
+                "Start again: what is missing is encoded anew."
+            )
+        return self._encoder
+
+    def _open_cache(self) -> cache.EncodedCache:
+        limit = int(self.config.cache_limit_gb * 1e9)
+        if self.config.cache == "memory":
+            return cache.EncodedCache(None, limit)
+        return cache.EncodedCache(self.config.cache_path or cache.default_folder(), limit)
+
+    def _wanted(self) -> tuple[dict[str, tuple[Item, View]], dict[str, tuple[str, str]]]:
+        """What the cache should hold, by key, bucket by bucket: (item, view) and (name for messages, caption)."""
+        pictures, texts = {}, {self._text_key(""): ("the empty caption", "")}
+        held = {item.key for item in self.holdout}
+        for item in sorted(self._items.values(), key=lambda item: (self.bucket_of(item), item.key)):
+            bucket = self.bucket_of(item)
+            if item.key in held:
+                shown_views = [views.plain_view(item, bucket)]
+            else:
+                shown_views = views.views_for(item, bucket, self.config, self.seed) or []
+            pictures |= {self._picture_key(item, view): (item, view) for view in shown_views}
+            if item.key in held or not captions.shuffles(item, self.config):
+                text = captions.fixed_caption(item, self.config)
+                texts.setdefault(self._text_key(text), (item.key, text))
+        return pictures, texts
+
+    def _encoded(self, encoder: Encoder, pictures: dict, texts: dict) -> Iterator[str | None]:
+        """Encodes into the cache what it lacks; yields after each entry None, or what is wrong with it."""
+
+        def render(key: str) -> torch.Tensor | None:
+            if self._cache.get(key) is not None:
+                return None
+            item, view = pictures[key]
+            return views.render_view(open_picture(item), view)
+
+        # Pictures are read ahead in threads; the encoder itself is only ever called by one.
+        with contextlib.closing(prefetch(render, pictures, self.config.workers)) as rendered:
+            for (key, (item, _)), pixels in zip(pictures.items(), rendered, strict=True):
+                yield None if pixels is None else self._keep(key, _encode_picture, encoder, item, pixels)
+        for key, (name, text) in texts.items():
+            cached = self._cache.get(key) is not None
+            yield None if cached else self._keep(key, _encode_text, encoder, name, text)
+
+    def _keep(self, key: str, encode: Callable[..., cache.Tensors], *what: object) -> str | None:
+        """Encode something into the cache; the complaint if the result is not finite."""
+        with self._encoding:
+            try:
+                tensors = encode(*what)
+            except NotFinite as error:
+                return str(error)
+        self._cache.put(key, tensors)
+        return None
+
+    def _picture_key(self, item: Item, view: View) -> str:
+        return cache.key("picture", self._identity, item.digest, view.digest)
+
+    def _text_key(self, text: str) -> str:
+        return cache.key("caption", self._identity, text)
+
+    def _notes(self) -> list[str]:
+        notes, config = [], self.config
+        small, cropped = [], []
+        for item in self._items.values():
+            view = views.plain_view(item, self.bucket_of(item))
+            if view.scale > 1:
+                small.append(f"{shown(item.key)} ({item.size} to {self.bucket_of(item)})")
+            if view.kept < MUCH_CROPPED:
+                cropped.append(f"{shown(item.key)} ({item.size} to {self.bucket_of(item)}, {view.kept:.0%} kept)")
+        if small:
+            notes.append(f"smaller than their bucket, so they are enlarged: {several(small)}.")
+        if cropped:
+            notes.append(f"much of the picture is cropped: {several(cropped)}.")
+        if config.width and config.buckets:
+            notes.append(f"one fixed size, {self.buckets[0]}: buckets and the base's own resolution are not used.")
+        if self._live_captions and config.cache != "off":
+            notes.append(
+                "tags are shuffled every epoch, so captions are encoded while training and the encoder stays loaded."
+            )
+        if self._live_views and config.cache != "off":
+            notes.append("variants is 0, so pictures are encoded while training and the encoder stays loaded.")
+        return notes
+
+
+class NotFinite(BadInput):
+    """An encoder made numbers that no training survives."""
+
+
+def _encode_picture(encoder: Encoder, item: Item, pixels: torch.Tensor) -> cache.Tensors:
+    """Latents float32 [C, h, w] of pixels [H, W, 3]."""
+    with torch.no_grad():
+        latents = encoder.encode_pictures(pixels[None])[0].float()
+    if not torch.isfinite(latents).all():
+        raise NotFinite(
+            f"{shown(item.key)}: its latents are not finite (NaN or infinity). The VAE overflows in half precision: "
+            "run it in float32 (ComfyUI: --fp32-vae), or use a VAE that is made for fp16."
+        )
+    return {"latents": cache.own(latents)}
+
+
+def _encode_text(encoder: Encoder, name: str, text: str) -> cache.Tensors:
+    with torch.no_grad():
+        (conditioning,) = encoder.encode_captions([text])
+    broken = [key for key, tensor in conditioning.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise NotFinite(
+            f"{shown(name)}: the conditioning of its caption is not finite ({', '.join(broken)}; caption: "
+            f"{text[:60]!r}). Run the text encoder in bfloat16 or float32."
+        )
+    return {key: cache.own(tensor) for key, tensor in conditioning.items()}
+
+
+def _split(items: list[Item], holdout: int) -> tuple[list[Item], list[Item]]:
+    """Training items and held-out ones, chosen by the content of the pictures: the same whatever the seed or the names.
+
+    Copies of one picture go to the same side, so that the holdout never holds what is trained on.
+    """
+    if not items:
+        raise BadInput("dataset: there is no picture to train on.")
+    ranked = sorted(items, key=lambda item: (randomness.key("holdout", item.digest), item.key))
+    chosen = {item.digest for item in ranked[:holdout]}
+    training = [item for item in items if item.digest not in chosen]
+    if not training:
+        raise BadInput(
+            f"holdout: {holdout} of {len(items)} pictures leaves none to train on; hold out at most {len(items) - 1}."
+        )
+    return training, [item for item in items if item.digest in chosen]

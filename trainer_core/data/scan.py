@@ -1,0 +1,174 @@
+"""Scanning: from a folder, or from pictures in memory, to items, with every problem reported at once."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from . import captions
+from .config import DatasetConfig
+from .items import Item, shown
+from .layout import Found, list_folder
+from .pictures import check_picture, from_array
+from .prefetch import prefetch
+
+Watch = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is in a dataset: usable items sorted by key, and what was found wrong or worth knowing."""
+
+    items: list[Item]
+    problems: list[str] = field(default_factory=list)
+    """Each names its file; training must not start while there are any."""
+    notes: list[str] = field(default_factory=list)
+    stopped: bool = False
+    """Whether `should_stop` ended the scan early; the items are then not complete."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over keys, pictures, captions and repeats: equal for a copy of the dataset elsewhere."""
+        said = [(item.key, item.digest, item.caption, item.repeats) for item in self.items]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def scan_folder(
+    config: DatasetConfig, watch: Watch | None = None, should_stop: Callable[[], bool] | None = None
+) -> Scan:
+    """Every item in `config.path`; each picture is decoded once, so that a damaged one is found now.
+
+    Args:
+        watch: told how many pictures are checked.
+        should_stop: asked before each picture.
+    """
+    if not config.path.strip():
+        return Scan([], ["path: is empty; give the folder of the pictures."])
+    try:
+        root = Path(config.path).expanduser().resolve()
+        if not root.is_dir():
+            what = "is a file; give the folder that holds the pictures" if root.exists() else "there is no such folder"
+            return Scan([], [f"{shown(config.path)}: {what}."])
+    except (OSError, ValueError, RuntimeError) as error:
+        return Scan([], [f"{shown(config.path)}: is no usable path ({error})."])
+    listing = list_folder(root, config)
+    if not listing.found and not listing.problems:
+        listing.problems.append(
+            f"{shown(config.path)}: has no pictures (.jpg, .jpeg, .png, .webp, .bmp, .avif), here or in its subfolders."
+        )
+    return _check(listing.found, listing.problems, listing.notes, config, watch, should_stop)
+
+
+def scan_memory(
+    pictures: Iterable,
+    texts: Sequence[str] | None,
+    config: DatasetConfig,
+    watch: Watch | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Scan:
+    """Items of pictures that other programs made, keyed by their position ("00000", "00001", …).
+
+    Args:
+        pictures: PIL pictures, arrays or tensors as `pictures.from_array` takes them.
+        texts: one caption a picture, or None where `missing_captions` says what to do.
+    """
+    pictures = list(pictures)
+    texts = [""] * len(pictures) if texts is None else list(texts)
+    if len(texts) != len(pictures):
+        return Scan([], [f"captions: {len(texts)} for {len(pictures)} pictures; give one for each."])
+    found, problems = [], []
+    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        name = f"picture {index:05d}"
+        try:
+            kept = _loaded(picture) if isinstance(picture, Image.Image) else from_array(picture)
+            caption = captions.tidy(text)
+            wrong = captions.complaint(caption)
+            if wrong:
+                raise ValueError(wrong)
+            found.append(Found(f"{index:05d}", kept, caption))
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if not pictures:
+        problems.append("pictures: there are none; wire at least one picture to the dataset.")
+    return _check(found, problems, [], config, watch, should_stop)
+
+
+def _check(
+    found: list[Found],
+    problems: list[str],
+    notes: list[str],
+    config: DatasetConfig,
+    watch: Watch | None,
+    should_stop: Callable[[], bool] | None,
+) -> Scan:
+    """Items from what was listed: pictures are decoded in threads, their order stays."""
+    items, animated, stopped = [], [], False
+    threads = min(8, os.cpu_count() or 1)
+    with contextlib.closing(
+        prefetch(lambda index: _checked(found[index], config), range(len(found)), threads)
+    ) as checked:
+        for done, (outcome, frames) in enumerate(checked, 1):
+            if isinstance(outcome, str):
+                problems.append(outcome)
+            else:
+                items.append(outcome)
+                animated += [shown(outcome.key)] if frames > 1 else []
+            if watch:
+                watch(done, len(found))
+            if should_stop and should_stop():
+                stopped = done < len(found)
+                break
+    notes = [*notes, *(f"{name}: is animated; its first frame is used." for name in animated), *_twins(items)]
+    if config.skip_bad and items:
+        notes, problems = [*(f"left out: {problem}" for problem in problems), *notes], []
+    return Scan(items, problems, notes, stopped)
+
+
+def _checked(found: Found, config: DatasetConfig) -> tuple[Item | str, int]:
+    """The item and its number of frames, or the problem with it."""
+    name = shown(found.key) if isinstance(found.picture, Path) else f"picture {found.key}"
+    try:
+        checked = check_picture(found.picture)
+        caption = captions.fill_missing(found.caption, PurePosixPath(found.key).stem, config)
+        if caption is None:
+            raise ValueError(_how_to_caption(found))
+        if captions.PLACEHOLDER in caption and not config.trigger.strip():
+            raise ValueError("its caption holds [trigger], but there is no trigger word; set trigger.")
+    except ValueError as error:
+        return f"{name}: {error}", 0
+    repeats = found.repeats * config.repeats
+    item = Item(found.key, found.picture, caption, checked.width, checked.height, repeats, checked.digest)
+    return item, checked.frames
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    """The picture with its pixels in memory: Pillow reads a file when first asked, which is not safe in threads."""
+    try:
+        picture.load()
+    except Exception as error:  # readers of broken files raise nearly anything
+        raise ValueError(f"is damaged or cut off ({shown(error)}); load it again or leave it out.") from None
+    return picture
+
+
+def _how_to_caption(found: Found) -> str:
+    where = (
+        f"write it to {shown(PurePosixPath(found.key).stem)}.txt, " if isinstance(found.picture, Path) else "give one, "
+    )
+    return f"has no caption; {where}or say what to do by missing_captions (empty, trigger, name)."
+
+
+def _twins(items: list[Item]) -> list[str]:
+    """Notes about pictures that are there more than once."""
+    same = defaultdict(list)
+    for item in items:
+        same[item.digest].append(shown(item.key))
+    return [
+        f"{' and '.join(keys)} are the same picture; it counts {len(keys)} times." for keys in same.values() if keys[1:]
+    ]

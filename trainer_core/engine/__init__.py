@@ -1,0 +1,1 @@
+"""The training loop: what is drawn, predicted, lost, stepped, kept and told."""

@@ -1,0 +1,146 @@
+"""Checkpoints: all that a run needs to go on, in safetensors and JSON, whole or not there at all."""
+
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ScionError
+from ..lora_file.safe_io import read_json, read_tensors, write_json, write_tensors
+
+FORMAT = 1
+SEPARATOR = "|"
+PARTIAL = ".partial-"
+
+
+@dataclass
+class Checkpoint:
+    step: int
+    """Optimiser steps done."""
+    parameters: dict[str, torch.Tensor]
+    """What trains, fp32, by parameter name."""
+    optimizer: dict[str, Any]
+    """`pack_optimizer`'s result without its tensors."""
+    optimizer_tensors: dict[str, torch.Tensor]
+    extras: dict[str, Any] = field(default_factory=dict)
+    """Small numbers: the gradient scaler's, counts of skipped steps."""
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tuple[dict, dict[str, torch.Tensor]]:
+    """An optimiser's state as plain values, and its tensors by "state|parameter"; nothing is pickled.
+
+    Args:
+        names: the parameters' names in the optimiser's order.
+    """
+    state = optimizer.state_dict()
+    tensors, values = {}, {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{key}{SEPARATOR}{names[index]}"] = value
+            else:
+                values.setdefault(names[index], {})[key] = value
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return {"groups": groups, "values": values}, tensors
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, names: list[str], packed: dict, tensors: dict) -> None:
+    """Puts a packed state back."""
+    index = {name: number for number, name in enumerate(names)}
+    state: dict[int, dict] = {index[name]: dict(values) for name, values in packed["values"].items()}
+    for key, tensor in tensors.items():
+        entry, _, name = key.partition(SEPARATOR)
+        state.setdefault(index[name], {})[entry] = tensor
+    current = optimizer.state_dict()["param_groups"]
+    groups = [{**saved, "params": group["params"]} for saved, group in zip(packed["groups"], current, strict=True)]
+    for group in groups:
+        group.update({key: tuple(value) for key, value in group.items() if key == "betas"})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None) -> Path:
+    """Writes a checkpoint under a temporary name, then names it; older ones than the last `keep` are deleted.
+
+    Args:
+        folder: of all checkpoints of the run.
+        also: writes more files into the checkpoint's folder before it gets its name.
+
+    Raises:
+        ScionError: weights are not finite (nothing is written then), or the disk is full.
+    """
+    broken = [name for name, tensor in checkpoint.parameters.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise ScionError(
+            f"step {checkpoint.step}: {len(broken)} trained tensors are not finite ({broken[0]}); not saved"
+        )
+    final = folder / f"step-{checkpoint.step:08d}"
+    if final.exists():
+        return final
+    partial = folder / f"{PARTIAL}{secrets.token_hex(6)}"
+    try:
+        partial.mkdir(parents=True)
+        write_tensors(partial / "adapter.safetensors", checkpoint.parameters)
+        write_tensors(partial / "optimizer.safetensors", checkpoint.optimizer_tensors)
+        if also:
+            also(partial)
+        write_json(
+            partial / "state.json",
+            {
+                "format": FORMAT,
+                "step": checkpoint.step,
+                "optimizer": checkpoint.optimizer,
+                "extras": {key: value if _plain(value) else None for key, value in checkpoint.extras.items()},
+            },
+        )
+        os.replace(partial, final)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ScionError(f"{final}: cannot be written ({error.strerror or error}); free space on the disk") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for old in _named(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; `warn` hears of each that is not. Leftovers of killed writers are removed."""
+    if not folder.is_dir():
+        return None
+    for leftover in folder.glob(f"{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for path in reversed(_named(folder)):
+        try:
+            return read(path)
+        except ScionError as error:
+            warn(f"{path} is not whole ({error}); the checkpoint before it is used")
+    return None
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint from its folder.
+
+    Raises:
+        ScionError: it is torn, or of a newer format.
+    """
+    state = read_json(path / "state.json")
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ScionError(f"{path}: is of another format; update Scion")
+    parameters, _ = read_tensors(path / "adapter.safetensors")
+    tensors, _ = read_tensors(path / "optimizer.safetensors")
+    return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"])
+
+
+def _named(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,0 +1,122 @@
+"""What the trainer tells: typed events, sent to observers that the trainer knows nothing about."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The dataset is known."""
+
+    lines: list[str]
+    """The report, for a person."""
+
+
+@dataclass(frozen=True)
+class Working:
+    """Something countable is going on: scanning, encoding."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins, or goes on."""
+
+    folder: Path
+    step: int
+    """Steps that are already done."""
+    total: int
+    modules: int
+    parameters: int
+    """Numbers that train."""
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Some steps are done; on a GPU several at once, because reading a loss waits for the device."""
+
+    first: int
+    """The first of them, counted from 1."""
+    losses: list[float]
+    learning_rate: float
+    total: int
+    epoch: int
+    """Of the last of them, counted from 0."""
+    seconds_per_step: float
+    seconds_left: float
+    memory: int
+    """Bytes in use: of the GPU where one trains, else of the process."""
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.losses) - 1
+
+
+@dataclass(frozen=True)
+class Previewed:
+    step: int
+    path: Path
+    prompts: list[str]
+    pictures: torch.Tensor
+    """float32 [N, H, W, 3] in 0..1."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should know, in one sentence; the run goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of `train`, however it came."""
+
+    status: str
+    """"finished" or "stopped"."""
+    step: int
+    total: int
+    lora: Path | None
+    """The LoRA file, where there is one."""
+    lines: list[str] = field(default_factory=list)
+    """What a person should know: which readers load the file, how to go on."""
+
+
+Event = Scanned | Working | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished
+
+
+class Observer(Protocol):
+    """Anything that wants to know; it is called in the trainer's thread and should be quick."""
+
+    def on(self, event: Event) -> None: ...
+
+
+class Audience:
+    """Several observers as one."""
+
+    def __init__(self, observers):
+        self.observers = list(observers)
+
+    def on(self, event: Event) -> None:
+        for observer in self.observers:
+            observer.on(event)

@@ -1,0 +1,136 @@
+"""What is minimised: which timesteps are drawn, what is added, how errors are measured and weighted."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
+from torch import nn
+from torch.nn import functional as F
+
+from .. import randomness
+from ..families.base import Conditioning, Model
+from ..options import option
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """Settings of the loss. As they stand: the mean squared error at uniformly drawn timesteps."""
+
+    timesteps: str = option(
+        "uniform",
+        help="How timesteps are drawn; logit_normal favours the middle, mode and cosmap are those of Esser et al. 2024",
+        choices=("uniform", "logit_normal", "mode", "cosmap"),
+    )
+    logit_mean: float = option(
+        0.0, help="With logit_normal: above 0 favours noisy timesteps", low=-10, high=10, advanced=True
+    )
+    logit_std: float = option(1.0, help="With logit_normal: its spread", above=0, high=10, advanced=True)
+    mode_scale: float = option(
+        1.29, help="With mode: how much the middle is favoured", low=-1, high=1.75, advanced=True
+    )
+    timestep_min: int = option(0, help="Earliest timestep drawn (0 = no noise)", low=0, high=999, advanced=True)
+    timestep_max: int = option(999, help="Latest timestep drawn (999 = noise alone)", low=0, high=999, advanced=True)
+    min_snr_gamma: float = option(
+        0.0, help="Min-SNR weighting (Hang et al. 2023); 5 is usual, 0 = off", low=0, high=1000
+    )
+    noise_offset: float = option(
+        0.0,
+        help="Noise that is constant over a picture, for darker darks; 0.05 to 0.1 is usual, 0 = off",
+        low=0,
+        high=1,
+    )
+    loss: str = option(
+        "mse", help="Squared error, or an error that grows linearly for outliers", choices=("mse", "huber", "smooth_l1")
+    )
+    huber_delta: float = option(
+        0.1, help="With huber and smooth_l1: where squared turns to linear", above=0, high=100, advanced=True
+    )
+
+    def problems(self, where: str = "") -> list[str]:
+        if self.timestep_min > self.timestep_max:
+            return [f"{where}.timestep_min: {self.timestep_min} is above timestep_max ({self.timestep_max})"]
+        return []
+
+
+@dataclass
+class Draw:
+    """What chance decides for a batch: noise [N, C, h, w] and timesteps int64 [N]."""
+
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+
+    def to(self, device: torch.device) -> "Draw":
+        return Draw(self.noise.to(device, non_blocking=True), self.timesteps.to(device, non_blocking=True))
+
+
+def draw(config: ObjectiveConfig, latents: torch.Tensor, steps: int, seed: int, purpose: str, names: list) -> Draw:
+    """Noise and a timestep for each item, each keyed by (seed, purpose, name): on the CPU, whatever trains where.
+
+    Args:
+        steps: number of the process's timesteps.
+        names: what identifies each item's draw, such as (micro-step, item key, position); as many as latents.
+    """
+    noises, timesteps = [], []
+    for name in names:
+        generator = randomness.generator(seed, purpose, *name)
+        timesteps.append(_timestep(config, steps, generator))
+        noise = torch.randn(latents.shape[1:], generator=generator)
+        if config.noise_offset:
+            noise += config.noise_offset * torch.randn(latents.shape[1], 1, 1, generator=generator)
+        noises.append(noise)
+    return Draw(torch.stack(noises), torch.tensor(timesteps))
+
+
+def _timestep(config: ObjectiveConfig, steps: int, generator: torch.Generator) -> int:
+    low, high = config.timestep_min, min(config.timestep_max, steps - 1)
+    if config.timesteps == "uniform":
+        return int(torch.randint(low, high + 1, (1,), generator=generator))
+    if config.timesteps == "cosmap":
+        # pi * density = 2 / (1 - 2u + 2u²) has this inverse distribution function (Esser et al. 2024, section 3.1).
+        u = 1 - 1 / (torch.tan(torch.pi / 2 * torch.rand(1, generator=generator)) + 1)
+    else:
+        u = compute_density_for_timestep_sampling(
+            config.timesteps, 1, config.logit_mean, config.logit_std, config.mode_scale, generator=generator
+        )
+    return low + min(int(float(u) * (high - low + 1)), high - low)
+
+
+def losses(
+    config: ObjectiveConfig,
+    model: Model,
+    denoiser: nn.Module,
+    latents: torch.Tensor,
+    conditioning: Conditioning,
+    drawn: Draw,
+) -> torch.Tensor:
+    """The weighted loss of each item: float32 [N].
+
+    Args:
+        denoiser: the model's own, or what accelerate wrapped around it.
+        latents: clean, [N, C, h, w], on the denoiser's device.
+    """
+    diffusion = model.diffusion
+    noisy = diffusion.add_noise(latents, drawn.noise, drawn.timesteps)
+    predicted = model.family.predict(denoiser, noisy, drawn.timesteps, conditioning).float()
+    target = diffusion.target(latents, drawn.noise, drawn.timesteps).float()
+    return errors(config, predicted, target) * weights(config, model, drawn.timesteps)
+
+
+def errors(config: ObjectiveConfig, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean error of each item, [N]."""
+    if config.loss == "mse":
+        each = F.mse_loss(predicted, target, reduction="none")
+    elif config.loss == "huber":
+        each = F.huber_loss(predicted, target, reduction="none", delta=config.huber_delta)
+    else:
+        each = F.smooth_l1_loss(predicted, target, reduction="none", beta=config.huber_delta)
+    return each.mean(dim=tuple(range(1, each.ndim)))
+
+
+def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> torch.Tensor | float:
+    """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7, section 3.4)."""
+    if not config.min_snr_gamma:
+        return 1.0
+    snr = model.diffusion.snr(timesteps)
+    capped = snr.clamp(max=config.min_snr_gamma)
+    return capped / (snr + 1 if model.diffusion.prediction_type == "v_prediction" else snr)

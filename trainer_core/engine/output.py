@@ -1,0 +1,130 @@
+"""What the LoRA file is called, how it is written, and what it says about itself."""
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..families.base import Model
+from ..lora_file.metadata import Facts, build
+from ..options import option
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(kw_only=True)
+class OutputConfig:
+    """Settings of the LoRA file."""
+
+    name: str = option("", help="Its name; empty = the dataset's folder", decides=False)
+    dtype: str = option("fp16", help="Precision of its numbers", choices=tuple(DTYPES), decides=False)
+    dialect: str = option(
+        "auto",
+        help="How its keys are named; auto = the names that every reader of the family loads",
+        choices=("auto", "kohya", "kohya-ldm", "comfyui", "diffusers"),
+        decides=False,
+        advanced=True,
+    )
+    author: str = option("", help="Said in its metadata", decides=False, advanced=True)
+    license: str = option("", help="Said in its metadata", decides=False, advanced=True)
+    description: str = option("", help="Said in its metadata", decides=False, advanced=True)
+
+    def problems(self, where: str = "") -> list[str]:
+        if self.name and not re.fullmatch(r"[^\x00-\x1f<>:\"/\\|?*]{1,120}", self.name):
+            return [
+                f"{where}.name: {self.name!r} cannot be a file's name everywhere; leave out / \\ : * ? \" < > | and "
+                "control characters, at most 120 characters"
+            ]
+        if self.name.strip(". ") != self.name:
+            return [f"{where}.name: {self.name!r} begins or ends with a dot or space; leave it out"]
+        return []
+
+
+def file_name(recipe) -> str:
+    """The LoRA file's name without its ending."""
+    if recipe.output.name:
+        return recipe.output.name
+    folder = Path(recipe.dataset.path).name if recipe.dataset.path else ""
+    return re.sub(r"[^\w.-]+", "-", folder).strip("-. ") or "lora"
+
+
+def metadata(
+    recipe,
+    model: Model,
+    dataset,
+    scan_fingerprint: str,
+    alpha: float,
+    step: int,
+    total: int,
+    precision: str,
+    started_at: float,
+    finished_at: float | None = None,
+) -> dict[str, str]:
+    """What the file says about itself: kohya's, ModelSpec's and our own entries."""
+    from .run_config import MIXED
+
+    order = dataset.order(recipe.run.batch_size)
+    folders, tags = _folders(recipe, dataset)
+    done = step * recipe.run.accumulation
+    said = recipe.as_dict()
+    # A path would tell strangers about the user's disk.
+    said["dataset"]["path"], said["dataset"]["cache_path"] = Path(recipe.dataset.path).name, ""
+    side = recipe.dataset.resolution or model.resolution
+    return build(
+        Facts(
+            title=file_name(recipe),
+            architecture=model.family.architecture,
+            base_model_version=model.family.base_version,
+            base_model_name=model.name,
+            resolution=(recipe.dataset.width or side, recipe.dataset.height or side),
+            prediction_type="v" if model.diffusion.prediction_type == "v_prediction" else "epsilon",
+            rank=recipe.adapter.rank,
+            alpha=alpha,
+            learning_rate=recipe.optimizer.learning_rate,
+            optimizer=recipe.optimizer.name,
+            lr_scheduler=recipe.optimizer.schedule,
+            warmup_steps=recipe.optimizer.warmup_steps,
+            mixed_precision=MIXED[precision],
+            seed=recipe.run.seed,
+            steps=step,
+            max_steps=total,
+            epoch=-(-done // order.batches_per_epoch),
+            epochs=-(-total * recipe.run.accumulation // order.batches_per_epoch),
+            batch_size=recipe.run.batch_size,
+            accumulation=recipe.run.accumulation,
+            gradient_checkpointing=recipe.run.gradient_checkpointing,
+            min_snr_gamma=recipe.objective.min_snr_gamma or None,
+            noise_offset=recipe.objective.noise_offset or None,
+            caption_dropout=recipe.dataset.caption_dropout,
+            images=order.entries_per_epoch,
+            folders=folders,
+            tags=tags,
+            buckets=[(tuple(bucket), pictures) for bucket, (pictures, _) in dataset.bucket_counts.items()],
+            dataset_hash=scan_fingerprint,
+            trigger=recipe.dataset.trigger,
+            description=recipe.output.description,
+            author=recipe.output.author,
+            license=recipe.output.license,
+            started_at=started_at,
+            finished_at=finished_at or time.time(),
+            version=__version__,
+            recipe=said,
+        )
+    )
+
+
+def _folders(recipe, dataset) -> tuple[dict, dict]:
+    """Pictures and repeats by folder, and how often each tag stands in its captions; folders by name, not by path."""
+    top = Path(recipe.dataset.path).name or "pictures"
+    pictures, repeats, tags = Counter(), {}, {}
+    for item in dataset.items:
+        inner = item.key.rpartition("/")[0]
+        name = f"{top}/{inner}" if inner else top
+        pictures[name] += 1
+        repeats[name] = item.repeats
+        counts = tags.setdefault(name, {})
+        for tag in filter(None, (part.strip() for part in item.caption.split(","))):
+            counts[tag] = counts.get(tag, 0) + 1
+    return {name: (repeats[name], pictures[name]) for name in pictures}, tags

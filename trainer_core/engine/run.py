@@ -1,0 +1,202 @@
+"""One run from recipe to LoRA file: what both doors, the command line and the graph, call."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import families
+from ..adapters import lora
+from ..data.dataset import Dataset
+from ..data.report import report_lines
+from ..data.scan import Scan, scan_folder
+from ..errors import BadInput
+from ..families.base import Model
+from ..lora_file.dialects import read_lora
+from ..lora_file.lora import Target
+from ..lora_file.safe_io import remove_partial, write_json
+from ..recipe import Recipe
+from . import checkpoints
+from .events import Audience, Finished, Observer, Scanned, Warned, Working
+from .isolation import isolated
+from .metrics import MetricsFile
+from .output import file_name
+from .run_config import PRECISIONS, pick_device, pick_precision
+from .run_folder import RunFolder, RunState, free_name
+from .session import Session
+from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    status: str
+    """"finished" or "stopped"."""
+    folder: Path
+    step: int
+    total: int
+    lora: Path | None
+    """The LoRA file; None if the run was stopped before its first step."""
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    observers: Iterable[Observer] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    model: Model | None = None,
+    scan: Scan | None = None,
+) -> Result:
+    """Trains what a recipe asks for, goes on with it, or returns it if it is finished.
+
+    Args:
+        folder: of the run; made if it is not there.
+        should_stop: asked often, in scanning and encoding too; True keeps what is done and ends the run.
+        model, scan: a base and a dataset that are in memory already, instead of those that the recipe names.
+
+    Raises:
+        BadInput: settings, base, dataset or folder cannot be used; nothing was changed.
+        ScionError: the run failed; what was done is kept.
+    """
+    problems = recipe.validate()
+    if problems:
+        raise BadInput(*problems)
+    audience = Audience(observers)
+    with isolated():
+        return _Run(recipe, Path(folder), audience, should_stop).go(model, scan)
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, path: Path, audience: Audience, should_stop: Callable[[], bool]):
+        self.recipe, self.path, self.audience, self.should_stop = recipe, path, audience, should_stop
+        self.device = pick_device(recipe.run.device)
+        self.precision = pick_precision(recipe.run.precision, self.device)
+
+    def go(self, model: Model | None, scan: Scan | None) -> Result:
+        source = None if model else families.resolve(self.recipe.base)
+        scan = scan or self._scan()
+        if scan is None:
+            return self._nothing_done()
+        if model is None:
+            model = families.detect(source).load(source, PRECISIONS[self.precision])
+        paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        dataset = Dataset(
+            scan.items, self.recipe.dataset, self.recipe.run.seed, model.encoder.pixel_step, model.resolution
+        )
+        self.audience.on(Scanned(report_lines(scan, dataset)))
+        fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint)
+        with ExitStack() as stack:
+            folder, state = self._enter(stack, fingerprint, dataset)
+            if state.status == "finished" and state.step >= state.total:
+                return self._already(folder, state)
+            return self._train(folder, state, model, dataset, scan, paths)
+
+    # ---- the parts of go(), in their order
+
+    def _scan(self) -> Scan | None:
+        """None if it was stopped."""
+        scan = scan_folder(self.recipe.dataset, self._watch("scanning"), self.should_stop)
+        if scan.stopped:
+            return None
+        if scan.problems:
+            raise BadInput(
+                *(f"dataset.{problem}" if problem.startswith("path:") else problem for problem in scan.problems)
+            )
+        return scan
+
+    def _watch(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.audience.on(Working(what, done, total))
+
+    def _enter(self, stack: ExitStack, fingerprint: str, dataset: Dataset) -> tuple[RunFolder, RunState]:
+        """The locked folder and its state, with the total that this recipe asks for; a new run's if there is none.
+
+        Raises:
+            BadInput: the folder holds another run, or is in use.
+        """
+        total = self.recipe.run.total_steps(dataset.order(self.recipe.run.batch_size).batches_per_epoch)
+        folder = RunFolder(self.path)
+        state = folder.state()
+        if state is not None and self.recipe.run.existing == "new":
+            folder, state = RunFolder(free_name(self.path)), None
+        stack.enter_context(folder.locked())
+        state = folder.state()
+        if state is None:
+            return folder, RunState(fingerprint, self.recipe.decisive(), total=total)
+        if self.recipe.run.existing == "error":
+            raise BadInput(f"{folder.path}: holds a run already ({state.status}, step {state.step} of {state.total})")
+        if state.fingerprint != fingerprint:
+            raise BadInput(
+                f"{folder.path}: holds another run ({folder.difference(state, self.recipe.decisive())}); choose another "
+                "folder, or run.existing=new to start beside it"
+            )
+        return folder, dataclasses.replace(state, total=total)
+
+    def _already(self, folder: RunFolder, state: RunState) -> Result:
+        path = folder.path / state.lora
+        line = f"This run is finished (step {state.step} of {state.total}); nothing was left to do."
+        self.audience.on(Finished("finished", state.step, state.total, path, [line]))
+        return Result("finished", folder.path, state.step, state.total, path)
+
+    def _train(self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths) -> Result:
+        start = self._start_from(model)
+        encoder = model.encoder
+        remove_partial(folder.path)
+        if hasattr(encoder, "to"):
+            encoder.to(self.device)
+        if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
+            return self._nothing_done()
+        prompts = self._prompts(dataset)
+        entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
+        if hasattr(encoder, "to") and not dataset.needs_encoder:
+            encoder.to("cpu")
+        lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
+        try:
+            if start:
+                lora.start_from(model.denoiser, start, self.recipe.adapter.start_from)
+            model.denoiser.to(self.device)
+            if self.recipe.run.gradient_checkpointing:
+                model.denoiser.enable_gradient_checkpointing()
+            trainer = Trainer(self.recipe, model, dataset, self.device, self.precision)
+            checkpoint = checkpoints.latest(folder.checkpoints, lambda text: self.audience.on(Warned(text)))
+            if checkpoint:
+                trainer.restore(checkpoint)
+            self._write_recipe(folder)
+            audience = Audience([*self.audience.observers, MetricsFile(folder.metrics, trainer.step)])
+            session = Session(trainer, folder, state, audience, self.should_stop, scan.fingerprint, (prompts, *entries))
+            status = session.run()
+            return Result(status, folder.path, trainer.step, trainer.total, session.lora)
+        finally:
+            if self.recipe.run.gradient_checkpointing:
+                model.denoiser.disable_gradient_checkpointing()
+            lora.remove(model.denoiser)
+
+    def _start_from(self, model: Model):
+        file = self.recipe.adapter.start_from
+        if not file:
+            return None
+        read, _ = read_lora(file, Target.of(**{model.family.component: model.denoiser}))
+        return read[model.family.component]
+
+    def _prompts(self, dataset: Dataset) -> list[str]:
+        preview = self.recipe.preview
+        if preview.prompts:
+            return preview.prompts
+        from ..data.captions import fixed_caption
+
+        captions = dict.fromkeys(fixed_caption(item, self.recipe.dataset) for item in dataset.items)
+        return list(captions)[: preview.count]
+
+    def _write_recipe(self, folder: RunFolder) -> None:
+        """Beside the run, so that `scion train <folder>/recipe.json` goes on with it from anywhere on this machine."""
+        written = self.recipe.as_dict()
+        if self.recipe.dataset.path:
+            written["dataset"]["path"] = str(Path(self.recipe.dataset.path).expanduser().resolve())
+        if Path(self.recipe.base).expanduser().exists():
+            written["base"] = str(Path(self.recipe.base).expanduser().resolve())
+        written["output"]["name"] = file_name(self.recipe)
+        write_json(folder.recipe, written)
+
+    def _nothing_done(self) -> Result:
+        line = "Stopped before the first step; start again to go on (what is encoded on disk stays)."
+        self.audience.on(Finished("stopped", 0, 0, None, [line]))
+        return Result("stopped", self.path, 0, 0, None)

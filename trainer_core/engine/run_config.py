@@ -1,0 +1,111 @@
+"""How a run goes: its length, batches, precision, and how often it is saved, previewed and validated."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import BadInput
+from ..options import option
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MIXED = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+"""accelerate's names."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    steps: int = option(1000, help="Optimiser steps; 0 = as many as the epochs make", unit="steps", low=0, high=10**8)
+    epochs: int = option(
+        0, help="Passes over the data, instead of steps; 0 = by steps", unit="epochs", low=0, high=10**7
+    )
+    batch_size: int = option(1, help="Pictures that are trained on together", unit="pictures", low=1, high=4096)
+    accumulation: int = option(
+        1, help="Batches whose gradients make one step: a larger batch in the memory of a small one", low=1, high=4096
+    )
+    seed: int = option(0, help="The same seed repeats the run", low=0, high=2**62)
+    precision: str = option(
+        "auto",
+        help="What the base computes in; what trains is kept in fp32. auto = bf16 on a GPU that has it, else fp32",
+        choices=("auto", *PRECISIONS),
+    )
+    gradient_checkpointing: bool = option(
+        False, help="Less memory for about a third more time: activations are computed again", decides=False
+    )
+    device: str = option("auto", help="Where to train: auto, cpu, cuda, cuda:1, mps", decides=False, advanced=True)
+    checkpoint_every: int = option(
+        250,
+        help="Save a checkpoint every so many steps; 0 = not by steps",
+        unit="steps",
+        low=0,
+        high=10**8,
+        decides=False,
+    )
+    checkpoint_minutes: float = option(
+        5.0, help="Save one after so much time, too; 0 = not by time", unit="minutes", low=0, high=10**6, decides=False
+    )
+    keep_checkpoints: int = option(
+        3, help="How many of the last checkpoints are kept", unit="checkpoints", low=1, high=10**6, decides=False
+    )
+    preview_every: int = option(
+        0, help="Draw previews every so many steps; 0 = only at the end", unit="steps", low=0, high=10**8, decides=False
+    )
+    validate_every: int = option(
+        100,
+        help="Measure the loss on held-out pictures every so many steps (dataset.holdout sets how many are held out)",
+        unit="steps",
+        low=1,
+        high=10**8,
+        decides=False,
+        advanced=True,
+    )
+    existing: str = option(
+        "resume",
+        help="What to do if the run folder holds this run already: go on with it (or return it finished), start anew "
+        "beside it, or refuse",
+        choices=("resume", "new", "error"),
+        decides=False,
+    )
+
+    def problems(self, where: str = "") -> list[str]:
+        if bool(self.steps) == bool(self.epochs):
+            said = "both are set" if self.steps else "neither is set"
+            return [f"{where}.steps, {where}.epochs: {said}; set one of them and leave the other at 0"]
+        return []
+
+    def total_steps(self, batches_per_epoch: int, world: int = 1) -> int:
+        """Optimiser steps of the whole run; `world` processes share the batches."""
+        if self.steps:
+            return self.steps
+        return max(1, -(-self.epochs * batches_per_epoch // (self.accumulation * world)))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a run trains on.
+
+    Raises:
+        BadInput: this machine or this torch does not have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise BadInput(f"run.device: {name!r} cannot be used here ({reason}); try auto or cpu") from None
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """fp32, fp16 or bf16.
+
+    Raises:
+        BadInput: the device cannot train in it.
+    """
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise BadInput(f"run.precision: fp16 needs a CUDA GPU, this run trains on {device.type}; choose bf16 or fp32")
+    return name

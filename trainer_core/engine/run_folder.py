@@ -1,0 +1,97 @@
+"""A run's folder: what lies where, who may write in it, and what it says about how far the run is."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import BadInput
+from ..lora_file.safe_io import read_json, write_json
+
+
+@dataclass
+class RunState:
+    """run.json: what is known of the run without reading anything large."""
+
+    fingerprint: str
+    settings: dict[str, Any]
+    """The settings that decide the weights, by dotted name: to say what differs."""
+    status: str = "unfinished"
+    """"unfinished", "stopped" or "finished"."""
+    step: int = 0
+    total: int = 0
+    lora: str = ""
+    """The LoRA file's name in the folder, once there is one."""
+    started_at: float = field(default_factory=time.time)
+    finished_at: float = 0.0
+
+
+class RunFolder:
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.loss_plot = self.path / "loss.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.previews = self.path / "previews"
+        self._state = self.path / "run.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the folder, which is made if need be.
+
+        Raises:
+            BadInput: another process is in it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise BadInput(
+                f"{self.path}: another process trains in this folder; wait for it, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise BadInput(
+                f"{self.path}: cannot be written to ({error.strerror or error}); choose another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def state(self) -> RunState | None:
+        """None where no run has begun."""
+        if not self._state.exists():
+            return None
+        try:
+            return RunState(**read_json(self._state))
+        except TypeError:
+            raise BadInput(f"{self._state}: was written by another version of Scion; choose another folder") from None
+
+    def save_state(self, state: RunState) -> None:
+        write_json(self._state, asdict(state))
+
+    def difference(self, state: RunState, settings: dict[str, Any]) -> str:
+        """In words, how another recipe's deciding settings differ from those of the run that is here."""
+        names = [name for name in settings if state.settings.get(name) != settings[name]]
+        changed = [f"{name} was {state.settings.get(name)!r}, is {settings[name]!r}" for name in names[:3]]
+        if len(names) > 3:
+            changed.append(f"{len(names) - 3} more settings")
+        return "; ".join(changed) or "the dataset or the base model has changed"
+
+
+def is_run_folder(path: Path) -> bool:
+    return (path / "run.json").is_file()
+
+
+def free_name(path: Path) -> Path:
+    """The path itself, or with the first number behind it that is not taken."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate

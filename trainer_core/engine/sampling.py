@@ -1,0 +1,135 @@
+"""Pictures from noise: diffusers' samplers around a family's predict(), with classifier-free guidance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import BadInput
+from ..families.base import Conditioning, Encoder, Model
+from ..families.diffusion import SAMPLERS
+from ..options import option
+
+
+@dataclass(kw_only=True)
+class PreviewConfig:
+    """Settings of the pictures that are drawn while a run trains."""
+
+    prompts: list[str] = option(
+        factory=list,
+        help="What to draw; empty = the captions of the first pictures of the dataset",
+        decides=False,
+    )
+    negative: str = option("", help="What not to draw", decides=False)
+    seed: int = option(
+        0, help="Seed of the first picture; the next have the next seeds", low=0, high=2**62, decides=False
+    )
+    steps: int = option(20, help="Denoising steps", unit="steps", low=1, high=1000, decides=False)
+    guidance: float = option(
+        5.0, help="Guidance scale (Ho & Salimans 2022); 1 = the caption alone", low=0, high=100, decides=False
+    )
+    sampler: str = option("dpmpp_2m", help="The sampler", choices=tuple(SAMPLERS), decides=False)
+    width: int = option(0, help="0 = as in training", unit="pixels", low=0, high=8192, decides=False, advanced=True)
+    height: int = option(0, help="0 = as in training", unit="pixels", low=0, high=8192, decides=False, advanced=True)
+    count: int = option(
+        4, help="With empty prompts: how many captions", unit="pictures", low=1, high=64, decides=False, advanced=True
+    )
+
+
+def start_noise(seed: int, width: int, height: int, encoder: Encoder, channels: int) -> torch.Tensor:
+    """Noise [1, C, height / step, width / step], as diffusers' pipelines draw it from a CPU generator with this seed."""
+    shape = (1, channels, height // encoder.pixel_step, width // encoder.pixel_step)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
+    noise: torch.Tensor,
+    config: PreviewConfig,
+    seed: int = 0,
+    should_stop: Callable[[], bool] | None = None,
+) -> torch.Tensor | None:
+    """Denoises a batch.
+
+    Args:
+        conditioning, unconditional: batched alike, on any device.
+        noise: standard normal, [N, C, h, w].
+        seed: of the noise that ancestral samplers add.
+
+    Returns:
+        Latents [N, C, h, w] on the CPU; None if `should_stop` said so between two steps.
+    """
+    device = next(model.denoiser.parameters()).device
+    dtype = next(model.denoiser.parameters()).dtype
+    guided = config.guidance != 1.0
+    told = {key: torch.cat([unconditional[key], value]) if guided else value for key, value in conditioning.items()}
+    told = {
+        key: value.to(device, dtype) if value.is_floating_point() else value.to(device) for key, value in told.items()
+    }
+    sampler = model.diffusion.sampler(config.sampler)
+    sampler.set_timesteps(config.steps, device=device)
+    latents = noise.to(device) * sampler.init_noise_sigma
+    extra = {"generator": torch.Generator().manual_seed(seed)} if config.sampler in ("euler_ancestral", "ddpm") else {}
+    for timestep in sampler.timesteps:
+        if should_stop and should_stop():
+            return None
+        doubled = torch.cat([latents] * 2) if guided else latents
+        scaled = sampler.scale_model_input(doubled, timestep).to(dtype)
+        predicted = model.family.predict(model.denoiser, scaled, timestep.expand(len(scaled)), told).float()
+        if guided:
+            without, with_caption = predicted.chunk(2)
+            predicted = without + config.guidance * (with_caption - without)
+        latents = sampler.step(predicted, timestep, latents, **extra, return_dict=False)[0]
+    return latents.cpu()
+
+
+def draw(
+    model: Model,
+    prompts: list[str],
+    config: PreviewConfig,
+    width: int,
+    height: int,
+    seeds: list[int] | None = None,
+    entries: tuple[list[Conditioning], Conditioning] | None = None,
+    batch: int = 8,
+    should_stop: Callable[[], bool] | None = None,
+) -> torch.Tensor | None:
+    """Pictures for prompts: float32 [N, H, W, 3] in 0..1.
+
+    Args:
+        seeds: one a prompt; `config.seed` and the following ones if not given.
+        entries: the encoded prompts and the encoded negative one, where they were encoded before.
+        batch: pictures denoised together.
+
+    Raises:
+        BadInput: a size that the base cannot draw.
+    """
+    step = model.encoder.pixel_step
+    for side, name in ((width, "width"), (height, "height")):
+        if side % step:
+            raise BadInput(
+                f"preview.{name}: {side} is no multiple of {step}; {side // step * step} is the nearest below"
+            )
+    seeds = seeds or [config.seed + i for i in range(len(prompts))]
+    told, negative = entries or (
+        model.encoder.encode_captions(prompts),
+        model.encoder.encode_captions([config.negative])[0],
+    )
+    channels = model.denoiser.config.in_channels
+    pictures = []
+    for start in range(0, len(prompts), batch):
+        part = told[start : start + batch]
+        both = model.encoder.stack([*part, *[negative] * len(part)])
+        conditioning = {key: value[: len(part)] for key, value in both.items()}
+        unconditional = {key: value[len(part) :] for key, value in both.items()}
+        noise = torch.cat(
+            [start_noise(s, width, height, model.encoder, channels) for s in seeds[start : start + batch]]
+        )
+        latents = sample(model, conditioning, unconditional, noise, config, seeds[start], should_stop)
+        if latents is None:
+            return None
+        pictures += [model.encoder.decode(one[None]) for one in latents]
+    return torch.cat(pictures)

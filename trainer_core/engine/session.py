@@ -1,0 +1,191 @@
+"""A run while it trains: between two steps it saves, previews, validates and listens; at the end it exports the LoRA."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..adapters import lora
+from ..families.base import Conditioning
+from ..lora_file.lora import ReaderReport, Target
+from ..lora_file.save import save_lora
+from . import charts, checkpoints, metrics, sampling
+from .events import Audience, Checkpointed, Finished, Previewed, Started, Validated, Warned
+from .output import DTYPES, file_name, metadata
+from .run_folder import RunFolder, RunState
+from .trainer import Trainer
+
+Prompts = tuple[list[str], list[Conditioning], Conditioning]
+"""Preview prompts, the same encoded, and the encoded negative prompt."""
+
+
+class Session:
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        state: RunState,
+        audience: Audience,
+        should_stop: Callable[[], bool],
+        dataset_fingerprint: str,
+        prompts: Prompts,
+    ):
+        self.trainer, self.folder, self.state, self.audience = trainer, folder, state, audience
+        self.recipe, self.model, self.should_stop = trainer.recipe, trainer.model, should_stop
+        self.dataset_fingerprint, self.prompts = dataset_fingerprint, prompts
+        self.stopped = False
+        self.lora: Path | None = None
+        self._saved_step, self._saved_at = trainer.step, time.monotonic()
+        self._handled = trainer.step
+
+    def run(self) -> str:
+        """Trains to the end or to the stop.
+
+        Returns:
+            "finished" or "stopped".
+
+        Raises:
+            ScionError: training failed; a checkpoint of the last whole step was written.
+        """
+        trainer = self.trainer
+        self.state.status = "unfinished"
+        self.folder.save_state(self.state)
+        self._announce()
+        try:
+            trainer.train(self.audience.on, self._between)
+            self._checkpoint()
+        except BaseException as error:
+            self._keep_after(error)
+            raise
+        finally:
+            trainer.release()
+        if not self.stopped:
+            self._look(last=True)
+        return self._close()
+
+    def _announce(self) -> None:
+        trainer = self.trainer
+        count = sum(parameter.numel() for parameter in trainer.parameters.values())
+        precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[trainer.compute_dtype]
+        modules = len(lora.layers(self.model.denoiser))
+        self.audience.on(
+            Started(self.folder.path, trainer.step, trainer.total, modules, count, precision, str(trainer.device))
+        )
+
+    # ---- between steps
+
+    def _between(self) -> bool:
+        """Does what is due after a step; whether to stop."""
+        run, step = self.recipe.run, self.trainer.step
+        if step > self._handled:
+            self._handled = step
+            minutes = (time.monotonic() - self._saved_at) / 60
+            due = run.checkpoint_every and step % run.checkpoint_every == 0
+            if due or (run.checkpoint_minutes and minutes >= run.checkpoint_minutes):
+                self._attempt("checkpoint", self._checkpoint)
+            if step < self.trainer.total:
+                self._look()
+        self.stopped = self.should_stop()
+        return self.stopped
+
+    def _look(self, last: bool = False) -> None:
+        run, step = self.recipe.run, self.trainer.step
+        if self.trainer.dataset.holdout and (last or step % run.validate_every == 0):
+            self._attempt("validation", self._validate)
+        if self.prompts[0] and (last or (run.preview_every and step % run.preview_every == 0)):
+            self._attempt("preview", self._preview)
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> None:
+        """A look that fails does not end a training."""
+        try:
+            action()
+        except Exception as error:
+            self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({error}); training goes on"))
+
+    def _validate(self) -> None:
+        self.audience.on(Validated(self.trainer.step, self.trainer.validate()))
+
+    def _preview(self) -> None:
+        prompts, entries, negative = self.prompts
+        preview, dataset = self.recipe.preview, self.trainer.dataset
+        bucket = max(dataset.bucket_counts, key=lambda bucket: dataset.bucket_counts[bucket][1])
+        size = (preview.width or bucket.width, preview.height or bucket.height)
+        encoder = self.model.encoder
+        with self.trainer.at_rest():
+            pictures = sampling.draw(
+                self.model, prompts, preview, *size, entries=(entries, negative), should_stop=self.should_stop
+            )
+        if pictures is None:
+            return
+        path = self.folder.previews / f"step-{self.trainer.step:08d}.png"
+        charts.save_strip(path, pictures, prompts)
+        self.audience.on(Previewed(self.trainer.step, path, prompts, pictures))
+
+    def _checkpoint(self) -> None:
+        step = self.trainer.step
+        self._saved_at = time.monotonic()
+        if step == self._saved_step:
+            return
+
+        def also(partial: Path) -> None:
+            self._export(partial / f"{file_name(self.recipe)}.safetensors")
+
+        path = checkpoints.save(
+            self.folder.checkpoints, self.trainer.checkpoint(), self.recipe.run.keep_checkpoints, also
+        )
+        self._saved_step = self.state.step = step
+        self.folder.save_state(self.state)
+        self.audience.on(Checkpointed(step, path))
+
+    def _keep_after(self, error: BaseException) -> None:
+        """Saves the last whole step, and says in the error how to go on."""
+        if self.trainer.consistent:
+            self._attempt("checkpoint", self._checkpoint)
+        if self._saved_step:
+            error.add_note(f"Kept: step {self._saved_step}. {self._how_to_go_on()}")
+
+    # ---- the end
+
+    def _export(self, path: Path) -> list[ReaderReport]:
+        recipe, model = self.recipe, self.model
+        pairs = lora.extract(model.denoiser)
+        alpha = next(iter(pairs.values())).alpha
+        precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.trainer.compute_dtype]
+        said = metadata(
+            recipe,
+            model,
+            self.trainer.dataset,
+            self.dataset_fingerprint,
+            alpha,
+            self.trainer.step,
+            self.trainer.total,
+            precision,
+            self.state.started_at,
+        )
+        dialect = model.family.default_dialect if recipe.output.dialect == "auto" else recipe.output.dialect
+        target = Target.of(**{model.family.component: model.denoiser})
+        return save_lora(path, {model.family.component: pairs}, dialect, DTYPES[recipe.output.dtype], said, target)
+
+    def _close(self) -> str:
+        trainer, state = self.trainer, self.state
+        status = "stopped" if self.stopped and trainer.step < trainer.total else "finished"
+        lines = []
+        if trainer.step:
+            self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"
+            lines += [report.line() for report in self._export(self.lora)]
+            self._attempt(
+                "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
+            )
+            state.lora = self.lora.name
+        if trainer.skipped:
+            lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
+        if status == "stopped":
+            lines.append(self._how_to_go_on())
+        state.status, state.step, state.finished_at = status, trainer.step, time.time()
+        self.folder.save_state(state)
+        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines))
+        return status
+
+    def _how_to_go_on(self) -> str:
+        return f'Go on with: scion train "{self.folder.recipe}"'

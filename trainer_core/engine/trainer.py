@@ -1,0 +1,256 @@
+"""The loop: batches in, one optimiser step after another, checkpoints, previews and validation on the way."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from .. import randomness
+from ..adapters import lora
+from ..data.dataset import Batch, Dataset
+from ..data.order import BatchOrder
+from ..data.prefetch import prefetch
+from ..errors import ScionError
+from ..families.base import Conditioning, Model
+from . import checkpoints, objective
+from .checkpoints import Checkpoint
+from .events import Steps
+from .meter import Meter
+from .optimizers import LearningRate, build_optimizer
+from .run_config import MIXED, PRECISIONS
+
+PATIENCE = 5
+"""So many steps in a row whose gradients are not finite end the run."""
+READ_EVERY = 10
+"""On a GPU losses are read from the device every so many steps, because reading waits for it."""
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One batch on its way through the model."""
+
+    index: int
+    """Counted from 0 over the run and over all processes."""
+    batch: Batch
+    epoch: int
+
+
+class Trainer:
+    """Trains the adapter in `model.denoiser`; knows steps and tensors, nothing of folders or of who watches.
+
+    Args:
+        recipe: a valid one.
+        model: with the adapter injected and already on `device`.
+        dataset: encoded.
+        precision: "fp32", "fp16" or "bf16".
+    """
+
+    def __init__(self, recipe, model: Model, dataset: Dataset, device: torch.device, precision: str):
+        self.recipe, self.model, self.dataset, self.device = recipe, model, dataset, device
+        self.compute_dtype = PRECISIONS[precision]
+        self.accelerator = Accelerator(
+            mixed_precision=MIXED[precision],
+            gradient_accumulation_steps=recipe.run.accumulation,
+            cpu=device.type == "cpu",
+        )
+        self.parameters = lora.parameters(model.denoiser)
+        self.order: BatchOrder = dataset.order(recipe.run.batch_size)
+        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
+        optimizer = build_optimizer(recipe.optimizer, list(self.parameters.values()))
+        self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
+        self.denoiser, self.optimizer = self.accelerator.prepare(model.denoiser, optimizer)
+        self.step = 0
+        """Optimiser steps done."""
+        self.consistent = True
+        """False only while weights are being changed."""
+        self._skipped = torch.zeros(2, device=device)
+        """Steps skipped for gradients that are not finite: in all, and in a row up to now."""
+
+    # ---- state
+
+    def checkpoint(self) -> Checkpoint:
+        packed, tensors = checkpoints.pack_optimizer(self.optimizer.optimizer, list(self.parameters))
+        extras = {"skipped": int(self._skipped[0])}
+        if self.accelerator.scaler is not None:
+            extras["scaler"] = self.accelerator.scaler.state_dict()
+        parameters = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return Checkpoint(self.step, parameters, packed, tensors, extras)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on from a checkpoint of the same recipe.
+
+        Raises:
+            ScionError: its tensors are not the ones that train here.
+        """
+        shapes = {name: tensor.shape for name, tensor in checkpoint.parameters.items()}
+        if shapes != {name: parameter.shape for name, parameter in self.parameters.items()}:
+            raise ScionError("the checkpoint holds other tensors than this recipe trains; choose another run folder")
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(checkpoint.parameters[name])
+        names = list(self.parameters)
+        checkpoints.unpack_optimizer(
+            self.optimizer.optimizer, names, checkpoint.optimizer, checkpoint.optimizer_tensors
+        )
+        if self.accelerator.scaler is not None and checkpoint.extras.get("scaler"):
+            self.accelerator.scaler.load_state_dict(checkpoint.extras["scaler"])
+        self._skipped[0] = checkpoint.extras.get("skipped", 0)
+        self.step = checkpoint.step
+
+    # ---- training
+
+    def train(self, report: Callable[[Steps], None], between: Callable[[], bool]) -> None:
+        """Steps until the total is reached.
+
+        Args:
+            report: hears of finished steps.
+            between: asked after each step (and before the first); True ends the training.
+
+        Raises:
+            ScionError: gradients were not finite several times in a row.
+        """
+        meter = Meter(self.device, self.total)
+        losses: list[torch.Tensor] = []
+        self.model.denoiser.train()
+        with closing(self._micros()) as micros:
+            while not between() and self.step < self.total:
+                meter.begin()
+                rate = self.rate.set(self.step)
+                epoch, loss = self._step(micros)
+                losses.append(loss)
+                meter.end()
+                last = self.step == self.total
+                if self.device.type == "cpu" or len(losses) == READ_EVERY or last:
+                    report(meter.steps(self.step, torch.stack(losses).tolist(), rate, epoch))
+                    losses.clear()
+                    self._check_finite()
+        if losses:
+            report(meter.steps(self.step, torch.stack(losses).tolist(), rate, epoch))
+
+    def _micros(self) -> Iterator[Micro]:
+        """This process's batches from the current step on, prepared ahead in threads."""
+
+        def load(index: int) -> Micro:
+            plan = self.order.batch(index)
+            with torch.no_grad():
+                return Micro(index, self._pinned(self.dataset.load(plan)), plan.epoch)
+
+        first = self.step * self.recipe.run.accumulation
+        own = (i * self.world + self.rank for i in range(first, self.total * self.recipe.run.accumulation))
+        return prefetch(load, own, self.dataset.config.workers)
+
+    def _pinned(self, batch: Batch) -> Batch:
+        if self.device.type != "cuda":
+            return batch
+        conditioning = {key: value.pin_memory() for key, value in batch.conditioning.items()}
+        return Batch(batch.latents.pin_memory(), conditioning, batch.keys, batch.captions, batch.views)
+
+    def _step(self, micros: Iterator[Micro]) -> tuple[int, torch.Tensor]:
+        """One optimiser step; the epoch of its last batch, and the mean loss of its items (on the device)."""
+        accumulation = self.recipe.run.accumulation
+        first = self.step * accumulation * self.world
+        items = sum(len(self.order.batch(first + i).entries) for i in range(accumulation * self.world))
+        total = torch.zeros((), device=self.device)
+        for _ in range(accumulation):
+            micro = next(micros)
+            with self.accelerator.accumulate(self.denoiser):
+                summed = self._losses(micro).sum()
+                # Each item of the step counts alike, however short its batch: accelerate divides by the accumulation,
+                # and the mean over processes by their number, so both are undone here.
+                self.accelerator.backward(summed * (accumulation * self.world / items))
+                total += summed.detach() * (self.world / items)
+                if self.accelerator.sync_gradients:
+                    self._update()
+        if self.world > 1:
+            total = self.accelerator.reduce(total, "mean")
+        return micro.epoch, total
+
+    def _losses(self, micro: Micro) -> torch.Tensor:
+        recipe, batch = self.recipe, micro.batch
+        seed = recipe.run.seed
+        names = [(micro.index, key, position) for position, key in enumerate(batch.keys)]
+        drawn = objective.draw(recipe.objective, batch.latents, self.model.diffusion.steps, seed, "training", names)
+        latents = batch.latents.to(self.device, non_blocking=True)
+        conditioning = self.conditioning(batch.conditioning)
+        dropout = recipe.adapter.dropout > 0
+        with randomness.reseeded(self.device, seed, "dropout", micro.index) if dropout else nullcontext():
+            return objective.losses(
+                recipe.objective, self.model, self.denoiser, latents, conditioning, drawn.to(self.device)
+            )
+
+    def conditioning(self, conditioning: Conditioning) -> Conditioning:
+        """On the device, in the precision of the computation."""
+        return {
+            key: value.to(self.device, self.compute_dtype if value.is_floating_point() else None, non_blocking=True)
+            for key, value in conditioning.items()
+        }
+
+    def _update(self) -> None:
+        parameters = list(self.parameters.values())
+        limit = self.recipe.optimizer.max_grad_norm or float("inf")
+        norm = self.accelerator.clip_grad_norm_(parameters, limit)
+        self.consistent = False
+        if self.accelerator.scaler is None:
+            # The fused optimiser skips its step on the device where this is 1, so that nothing waits for the answer.
+            bad = (~torch.isfinite(norm)).float()
+            self.optimizer.optimizer.found_inf = bad
+            self._skipped[0] += bad
+            self._skipped[1] = (self._skipped[1] + bad) * bad
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.consistent = True
+
+    def _check_finite(self) -> None:
+        if int(self._skipped[1]) >= PATIENCE:
+            raise ScionError(
+                f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those steps "
+                "were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
+                f"({self.recipe.optimizer.learning_rate:g}), or set run.precision to "
+                f"{'bf16' if self.compute_dtype == torch.float16 else 'fp32'}"
+            )
+
+    @property
+    def skipped(self) -> int:
+        """Steps skipped so far because their gradients were not finite."""
+        return int(self._skipped[0])
+
+    def release(self) -> None:
+        """Gives the denoiser back as it was before accelerate prepared it."""
+        self.accelerator.unwrap_model(self.denoiser, keep_fp32_wrapper=False)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    # ---- looking without touching
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """For previews and validation: no gradients, no dropout, the training's precision, random state put back."""
+        self.model.denoiser.eval()
+        try:
+            with torch.no_grad(), self.accelerator.autocast(), torch.random.fork_rng(devices=[]):
+                yield
+        finally:
+            self.model.denoiser.train()
+
+    def validate(self) -> float:
+        """Mean loss over the held-out pictures: their noise and timesteps are the same at every call."""
+        total, count = torch.zeros((), device=self.device), 0
+        diffusion, repeats = self.model.diffusion, 4
+        with self.at_rest():
+            for batch in self.dataset.holdout_batches(self.recipe.run.batch_size):
+                for repeat in range(repeats):
+                    names = [(key, repeat) for key in batch.keys]
+                    drawn = objective.draw(
+                        self.recipe.objective, batch.latents, diffusion.steps, self.recipe.run.seed, "validation", names
+                    )
+                    told = self.conditioning(batch.conditioning)
+                    latents = batch.latents.to(self.device)
+                    drawn = drawn.to(self.device)
+                    total += objective.losses(
+                        self.recipe.objective, self.model, self.model.denoiser, latents, told, drawn
+                    ).sum()
+                    count += len(batch.keys)
+        return float(total) / count

@@ -1,0 +1,79 @@
+"""What a model family is to the rest of the engine: how its models are loaded, encoded, noised, called and named."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from .diffusion import Diffusion
+from .sources import Source
+
+Conditioning = dict[str, torch.Tensor]
+"""What a denoiser is told beside latents and timestep; each tensor's first axis is the batch."""
+
+
+class Encoder(Protocol):
+    """Pictures to latents and back, captions to conditioning. The host's CLIP and VAE stand behind the same four calls."""
+
+    identity: str
+    """Equal for encoders that make the same of everything; part of the key of what is cached."""
+    pixel_step: int
+    """Sides of pictures must be multiples of this, in pixels."""
+
+    def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+        """float32 [N, H, W, 3] in 0..1 to latents, float32 [N, C, h, w], scaled as the denoiser expects them."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [N, C, h, w] to pictures, float32 [N, H, W, 3] in 0..1."""
+
+    def encode_captions(self, captions: list[str]) -> list[Conditioning]:
+        """One entry a caption, its tensors float32 without a batch axis."""
+
+    def stack(self, entries: list[Conditioning]) -> Conditioning:
+        """Entries as a batch; captions of different length are padded as the family's text encoder would."""
+
+
+@dataclass
+class Model:
+    """A loaded base model: what trains is put into `denoiser`, everything else stays as it was."""
+
+    family: "Family"
+    denoiser: nn.Module
+    encoder: Encoder
+    diffusion: Diffusion
+    resolution: int
+    """The side of the square pictures that the base was made for, in pixels."""
+    identity: str
+    """Hash over the denoiser's weights."""
+    name: str
+
+
+class Family(ABC):
+    """One file a family; it knows modules and numbers, and nothing of the trainer."""
+
+    name: str
+    component: str
+    """How LoRA files call the denoiser: "unet" or "transformer"."""
+    base_version: str
+    """kohya's `ss_base_model_version`, by which managers sort files."""
+    architecture: str
+    """ModelSpec's architecture."""
+    targets: dict[str, str]
+    """Presets of LoRA targets: a name and a regular expression for the whole path of a module."""
+    default_dialect: str
+
+    @abstractmethod
+    def load(self, source: Source, dtype: torch.dtype) -> Model:
+        """The base from its source, on the CPU, weights frozen, denoiser in `dtype`.
+
+        Raises:
+            BadInput: the source lacks a part, or its weights do not fit; all that is missing is named.
+        """
+
+    @abstractmethod
+    def predict(
+        self, denoiser: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """The denoiser's answer, shaped as `noisy`."""

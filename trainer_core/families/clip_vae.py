@@ -1,0 +1,87 @@
+"""The encoder of Stable Diffusion 1: CLIP-L for captions, an AutoencoderKL for pictures."""
+
+import hashlib
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .base import Conditioning
+
+
+def sampled_hash(*modules: nn.Module) -> str:
+    """SHA-256 over names, shapes and up to 64 evenly spaced values of every tensor: the same weights, the same hash,
+    wherever and in whatever precision they were loaded from."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            flat = tensor.detach().reshape(-1)
+            picked = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32)
+            digest.update(f"{name}{tuple(tensor.shape)}".encode() + picked.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class ClipVaeEncoder:
+    """Implements `families.base.Encoder` with diffusers' and transformers' modules."""
+
+    def __init__(self, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer):
+        self.vae, self.text_encoder, self.tokenizer = vae, text_encoder, tokenizer
+        self.pixel_step = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.identity = sampled_hash(vae, text_encoder)
+        self._empty_window: torch.Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.vae.parameters()).device
+
+    def to(self, device: torch.device | str) -> "ClipVaeEncoder":
+        self.vae.to(device)
+        self.text_encoder.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The posterior's mode, times the VAE's scaling factor: the same picture always gives the same latents."""
+        images = pixels.to(self.device).permute(0, 3, 1, 2) * 2 - 1
+        latents = self.vae.encode(images).latent_dist.mode()
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        return ((latents - shift) * self.vae.config.scaling_factor).float().cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        scaled = latents.to(self.device, torch.float32) / self.vae.config.scaling_factor + shift
+        images = self.vae.decode(scaled).sample
+        return (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu()
+
+    @torch.no_grad()
+    def encode_captions(self, captions: list[str]) -> list[Conditioning]:
+        """Last hidden states, [77·k, width] for a caption that needs k windows of 75 tokens."""
+        if self._empty_window is None:
+            self._empty_window = self._encode_ids(self._windows(""))
+        return [{"text": self._encode_ids(self._windows(caption))} for caption in captions]
+
+    def stack(self, entries: list[Conditioning]) -> Conditioning:
+        """Text states [N, 77·k, width]; shorter captions are continued by windows without words."""
+        longest = max(entry["text"].shape[0] for entry in entries)
+        if any(entry["text"].shape[0] < longest for entry in entries):
+            window = self._empty_window if self._empty_window is not None else self.encode_captions([""])[0]["text"]
+            entries = [
+                {"text": torch.cat([e["text"], *[window] * ((longest - e["text"].shape[0]) // window.shape[0])])}
+                for e in entries
+            ]
+        return {"text": torch.stack([entry["text"] for entry in entries])}
+
+    def _windows(self, caption: str) -> list[list[int]]:
+        tokens = self.tokenizer
+        ids = tokens(caption, add_special_tokens=False, verbose=False).input_ids
+        room = tokens.model_max_length - 2
+        windows = [ids[i : i + room] for i in range(0, len(ids), room)] or [[]]
+        framed = [[tokens.bos_token_id, *window, tokens.eos_token_id] for window in windows]
+        return [window + [tokens.pad_token_id] * (tokens.model_max_length - len(window)) for window in framed]
+
+    def _encode_ids(self, windows: list[list[int]]) -> torch.Tensor:
+        # No attention mask: Stable Diffusion was trained with the causal mask alone, padding attended to.
+        states = self.text_encoder(torch.tensor(windows, device=self.device)).last_hidden_state
+        return states.flatten(0, 1).float().cpu()

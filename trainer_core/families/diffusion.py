@@ -1,0 +1,66 @@
+"""The forward process of denoising diffusion (DDPM) as a checkpoint's scheduler configuration describes it."""
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+SAMPLERS = {
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
+
+
+class Diffusion:
+    """Noising, the target that the denoiser learns, and the samplers that undo it.
+
+    Args:
+        config: a diffusers scheduler configuration; prediction_type and rescale_betas_zero_snr are obeyed.
+    """
+
+    def __init__(self, config: dict):
+        self.scheduler = DDPMScheduler.from_config(config)
+        self.prediction_type: str = self.scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction_type {self.prediction_type!r} is not one that trains: epsilon, v_prediction")
+
+    @property
+    def steps(self) -> int:
+        """Number of training timesteps (1,000 for Stable Diffusion)."""
+        return self.scheduler.config.num_train_timesteps
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (Ho et al. 2020, eq. 4); all [N, C, h, w], timesteps int64 [N]."""
+        return self.scheduler.add_noise(latents, noise, timesteps)
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The noise, or v = sqrt(a_t) e - sqrt(1 - a_t) x_0 (Salimans & Ho 2022, appendix D), shaped as the latents."""
+        if self.prediction_type == "v_prediction":
+            return self.scheduler.get_velocity(latents, noise, timesteps)
+        return noise
+
+    def snr(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Signal-to-noise ratio a_t / (1 - a_t), float32 [N]; 0 at the end of a zero-terminal-SNR schedule."""
+        alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        return alphas / (1 - alphas)
+
+    def sampler(self, name: str):
+        """A diffusers scheduler over the same process, by a name in `SAMPLERS`."""
+        config = dict(self.scheduler.config)
+        # These belong to the class a configuration was written for; a sampler of another class has its own defaults.
+        for private in ("_class_name", "_diffusers_version", "variance_type", "trained_betas", "clip_sample"):
+            config.pop(private, None)
+        extra = {"clip_sample": False} if name in ("ddim", "ddpm") else {}
+        if config.get("rescale_betas_zero_snr") and "timestep_spacing" in config:
+            # Lin et al. 2024: with zero terminal SNR sampling must begin at the last timestep.
+            config["timestep_spacing"] = "trailing"
+        return SAMPLERS[name].from_config(config, **extra)

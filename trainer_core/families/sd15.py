@@ -1,0 +1,94 @@
+"""Stable Diffusion 1: UNet2DConditionModel with CLIP-L and an 8× VAE, and every model of its shape (scion-tiny too)."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ..errors import BadInput
+from . import sd_checkpoint
+from .base import Conditioning, Family, Model
+from .clip_vae import ClipVaeEncoder, sampled_hash
+from .clip_vocabulary import clip_tokenizer
+from .diffusion import Diffusion
+from .sources import Source
+from .weights import State, assemble, read_folder, read_weights
+
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+"""Stable Diffusion 1's noise schedule, for checkpoints that are a single file and bring no configuration."""
+
+ATTENTION = r"(.*\.)?attn\d\.(to_q|to_k|to_v|to_out\.0)"
+
+
+class StableDiffusion1(Family):
+    name = "sd15"
+    component = "unet"
+    base_version = "sd_v1"
+    architecture = "stable-diffusion-v1"
+    default_dialect = "kohya"
+    targets = {
+        "attention": ATTENTION,
+        "attention+ff": rf"({ATTENTION}|(.*\.)?ff\.net\.(0\.proj|2))",
+        "all": r".*",
+    }
+
+    def load(self, source: Source, dtype: torch.dtype) -> Model:
+        return (self._from_file if source.is_file else self._from_folder)(source, dtype)
+
+    def predict(
+        self, denoiser: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        return denoiser(noisy, timesteps, encoder_hidden_states=conditioning["text"], return_dict=False)[0]
+
+    def _from_folder(self, source: Source, dtype: torch.dtype) -> Model:
+        folder = source.path
+        wanted = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+        missing = [name for name in (*wanted, "tokenizer") if not (folder / name).exists()]
+        if missing:
+            raise BadInput(f"base: {folder} lacks {', '.join(missing)}; a Stable Diffusion 1 folder has them all")
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        states = {part: read_folder(folder / part) for part in ("unet", "vae", "text_encoder")}
+        configs = {name.split("/")[0]: _read_config(folder / name) for name in wanted}
+        return self._model(source, states, configs, tokenizer, dtype)
+
+    def _from_file(self, source: Source, dtype: torch.dtype) -> Model:
+        states, configs, marks = sd_checkpoint.split(read_weights(source.path), source.path)
+        configs["scheduler"] = SCHEDULE | marks
+        return self._model(source, states, configs, clip_tokenizer(), dtype)
+
+    def _model(
+        self, source: Source, states: dict[str, State], configs: dict[str, dict], tokenizer, dtype: torch.dtype
+    ) -> Model:
+        def part(module_class, config, name, precision):
+            return assemble(module_class, config, states[name], precision, f"the {name} of {source.path}")
+
+        unet = part(UNet2DConditionModel, configs["unet"], "unet", dtype)
+        vae = part(AutoencoderKL, configs["vae"], "vae", torch.float32)
+        text_config = CLIPTextConfig.from_dict(configs["text_encoder"])
+        states["text_encoder"] = sd_checkpoint.fit_prefix(states["text_encoder"], text_config)
+        text_encoder = part(CLIPTextModel, text_config, "text_encoder", torch.float32)
+        encoder = ClipVaeEncoder(vae, text_encoder, tokenizer)
+        try:
+            diffusion = Diffusion(configs["scheduler"])
+        except ValueError as error:
+            raise BadInput(f"base: {source.path}: {error}") from None
+        side = unet.config.sample_size * encoder.pixel_step
+        return Model(self, unet, encoder, diffusion, side, sampled_hash(unet), source.name)
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"base: {path} is not readable JSON ({error})") from None

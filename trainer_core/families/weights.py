@@ -1,0 +1,99 @@
+"""Weights from files into modules: every key and shape is compared before anything is assigned."""
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ..errors import BadInput
+
+State = dict[str, torch.Tensor]
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of one file; formats that can pickle are read with `weights_only=True`.
+
+    Raises:
+        BadInput: the file is torn or holds something other than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise BadInput(
+            f"base: {path} cannot be read as weights ({_first_line(error)}); is the download complete?"
+        ) from None
+    state = state.get("state_dict", state)
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def read_folder(folder: Path) -> State:
+    """The weights in a part's folder of a diffusers model: one file, shards with an index, or a variant (fp16).
+
+    Raises:
+        BadInput: there are none.
+    """
+    for pattern in ("*.safetensors.index*.json", "*.bin.index*.json"):
+        for index in sorted(folder.glob(pattern)):
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            state: State = {}
+            for name in names:
+                state |= read_weights(folder / Path(name).name)
+            return state
+    stems = ("diffusion_pytorch_model", "model", "pytorch_model")
+    for suffix in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin"):
+        for stem in stems:
+            if (folder / (stem + suffix)).is_file():
+                return read_weights(folder / (stem + suffix))
+    raise BadInput(f"base: no weights in {folder}; expected {stems[0]}.safetensors, {stems[1]}.safetensors or shards")
+
+
+def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.dtype, label: str) -> nn.Module:
+    """A frozen module in eval mode over the given tensors.
+
+    Args:
+        module_class: made by `from_config` (diffusers) or by its constructor (transformers).
+        label: what to call it in a message: the part and where it came from.
+
+    Raises:
+        BadInput: keys are missing or unexpected, or shapes differ.
+    """
+    with init_empty_weights(include_buffers=False):
+        module = module_class.from_config(config) if hasattr(module_class, "from_config") else module_class(config)
+    wanted = module.state_dict()
+    problems = compare(wanted, state)
+    if problems:
+        raise BadInput(f"base: {label} does not fit its configuration: {'; '.join(problems)}")
+    module.requires_grad_(False)
+    module.load_state_dict({key: state[key].to(dtype) for key in wanted}, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def compare(wanted: State, state: State) -> list[str]:
+    """What keeps `state` from filling a module, in words; extra keys that old exporters leave behind do not count."""
+    missing = [key for key in wanted if key not in state]
+    extra = [key for key in state if key not in wanted and not key.endswith("position_ids")]
+    misshaped = [
+        f"{key} is {list(state[key].shape)} instead of {list(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    found = [_count("missing", missing), _count("unexpected", extra), _count("misshaped", misshaped)]
+    return [text for text in found if text]
+
+
+def _count(word: str, entries: list[str]) -> str:
+    if not entries:
+        return ""
+    shown = ", ".join(entries[:3]) + (", …" if len(entries) > 3 else "")
+    return f"{len(entries)} {word} ({shown})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,298 @@
+"""The ways in which LoRA files name their tensors: writing each, and reading any of them back to module paths."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import BadInput
+from .foreign import guess_family, other_methods, shapes_of, split_key
+from .lora import LoRA, LoraPair, Target, effective_alpha
+from .safe_io import read_json, read_tensors
+from .unet_names import ldm_names
+
+FILE_LIMIT = 16 * 2**30
+"""Bytes; what is larger is no LoRA."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One way of naming. `keeps_alpha`: alpha has a key of its own, else it is folded into B (so that alpha = rank)."""
+
+    name: str
+    down: str
+    up: str
+    keeps_alpha: bool
+    readers: tuple[str, ...]
+    """Those that must load every module of a file in this dialect."""
+
+
+DIALECTS = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect("kohya", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI", "diffusers")),
+        Dialect("kohya-ldm", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI",)),
+        Dialect("comfyui", ".lora_A.weight", ".lora_B.weight", True, ("ComfyUI",)),
+        # diffusers refuses a file with .alpha keys beside lora_A and lora_B.
+        Dialect("diffusers", ".lora_A.weight", ".lora_B.weight", False, ("diffusers",)),
+    )
+}
+"""The dialects that are written."""
+
+
+def module_keys(dialect: str, target: Target) -> dict[tuple[str, str], str]:
+    """(component, path) -> what the module is called in a dialect, for all that the dialect has a name for.
+
+    Beside the written ones: "peft" (as peft's save_pretrained names them) and "diffusers-old" (attention processors).
+    """
+    keys = {}
+    for component, shapes in target.modules.items():
+        ldm = {}
+        if component == "unet" and target.unet_config is not None:
+            ldm = ldm_names(target.unet_config, shapes)
+        for path in shapes:
+            key = _module_key(dialect, component, path, ldm.get(path), target)
+            if key is not None:
+                keys[component, path] = key
+    return keys
+
+
+def _module_key(dialect: str, component: str, path: str, ldm: str | None, target: Target) -> str | None:
+    if component.startswith("text_encoder"):
+        return _text_encoder_key(dialect, component, path, "text_encoder_2" in target.modules)
+    if dialect == "kohya" and component == "unet":
+        return "lora_unet_" + path.replace(".", "_")
+    if dialect == "kohya-ldm" and ldm:
+        return "lora_unet_" + ldm.replace(".", "_")
+    if dialect == "comfyui" and ldm:
+        return f"diffusion_model.{ldm}"
+    if dialect == "diffusers":
+        return f"{component}.{path}"
+    if dialect == "peft":
+        return f"base_model.model.{path}"
+    if dialect == "diffusers-old":
+        return f"{component}." + re.sub(r"\.to_out\.0$", ".to_out", path.replace(".to_", ".processor.to_"))
+    return None
+
+
+def _text_encoder_key(dialect: str, component: str, path: str, several: bool) -> str | None:
+    # Files keep the prefix that transformers 5 dropped from CLIP's module paths.
+    path = "text_model." + path.removeprefix("text_model.")
+    number = int(component.removeprefix("text_encoder").strip("_") or 1)
+    if dialect in ("kohya", "kohya-ldm"):
+        return f"lora_te{number if several else ''}_" + path.replace(".", "_")
+    if dialect == "comfyui" and number <= 2:
+        return f"text_encoders.clip_{'lg'[number - 1]}.transformer.{path}"
+    return f"{component}.{path}" if dialect == "diffusers" else None
+
+
+def lora_to_tensors(
+    lora: LoRA, dialect: str, target: Target, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    """The tensors of a file in one of DIALECTS: A and B in `dtype`, copied to the CPU; alphas in fp32.
+
+    All modules of a file get the same alpha, what differs is folded into B: where alphas differ, diffusers 0.42 loses
+    those of the attention layers (it looks them up under names that its model does not have).
+
+    Raises:
+        BadInput: the dialect is unknown, or has no name for a module.
+    """
+    if dialect not in DIALECTS:
+        raise BadInput(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}.")
+    form, keys, tensors = DIALECTS[dialect], module_keys(dialect, target), {}
+    missing = [f"{component}.{path}" for component in lora for path in lora[component] if (component, path) not in keys]
+    if missing:
+        raise BadInput(
+            f"dialect: {dialect!r} has no name for {len(missing)} of the trained modules (first: {missing[0]}). "
+            "Choose another dialect, or other target modules."
+        )
+    alpha = _common_alpha(lora)
+    for component, pairs in lora.items():
+        for path, pair in pairs.items():
+            key = keys[component, path]
+            up, stored = pair.up.detach().float().cpu(), alpha if form.keeps_alpha else float(pair.rank)
+            up = up * (pair.alpha / stored)
+            tensors[key + form.down] = pair.down.detach().to("cpu", dtype, copy=True).contiguous()
+            tensors[key + form.up] = up.to(dtype).contiguous()
+            if form.keeps_alpha:
+                tensors[f"{key}.alpha"] = torch.tensor(stored)
+    return tensors
+
+
+def _common_alpha(lora: LoRA) -> float:
+    """The most frequent alpha that can stand for the others."""
+    counts = Counter(float(pair.alpha) for pairs in lora.values() for pair in pairs.values() if pair.alpha)
+    return counts.most_common(1)[0][0] if counts else 1.0
+
+
+def read_lora(path: str | Path, target: Target) -> tuple[LoRA, dict[str, str]]:
+    """A LoRA file in any dialect, and its metadata.
+
+    A peft folder's adapter_model.safetensors takes its alphas from the adapter_config.json beside it.
+
+    Raises:
+        BadInput: the file cannot be read, or does not belong to `target`; all problems at once.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path, FILE_LIMIT)
+    beside = path.with_name("adapter_config.json")
+    settings = None
+    if any(key.startswith("base_model.model.") for key in tensors) and beside.is_file():
+        settings = read_json(beside)
+    return lora_from_tensors(tensors, target, metadata, str(path), settings), metadata
+
+
+def lora_from_tensors(
+    tensors: Mapping[str, torch.Tensor],
+    target: Target,
+    metadata: Mapping[str, str] | None = None,
+    where: str = "LoRA",
+    peft_settings: Mapping[str, Any] | None = None,
+) -> LoRA:
+    """The pairs that tensors with a dialect's keys stand for, in the shapes of the target's weights.
+
+    Args:
+        tensors: by key; every key must be understood.
+        target: the model to match.
+        metadata: the file's; diffusers keeps alphas in its "lora_adapter_metadata".
+        where: what to call the LoRA in messages.
+        peft_settings: the content of an adapter_config.json.
+
+    Raises:
+        BadInput: another method, unknown modules, missing halves, shapes that do not fit; all at once.
+    """
+    _refuse_other_methods(tensors, where)
+    modules: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+    names, unknown, problems = _names(target), [], []
+    for key, tensor in tensors.items():
+        module, part = split_key(key) or (key, "")
+        if not part or names.get(module) is None:
+            unknown.append(key)
+        else:
+            halves = modules.setdefault(names[module], {})
+            if part in halves:
+                problems.append(f"{where}: {'.'.join(names[module])} occurs twice (second: {key}).")
+            halves[part] = tensor
+    if unknown or not modules:
+        problems.insert(0, _unknown_keys(unknown, tensors, where))
+    alphas = _declared_alphas(metadata, peft_settings, where)
+    lora: LoRA = {}
+    for (component, path), halves in modules.items():
+        try:
+            pair = _pair(halves, target.modules[component][path], lambda rank, at=(component, path): alphas(*at, rank))
+            lora.setdefault(component, {})[path] = pair
+        except ValueError as error:
+            problems.append(f"{where}: {component}.{path}: {error}.")
+    if problems:
+        raise BadInput(*_shortened(problems))
+    return lora
+
+
+READ_ORDER = ("kohya", "kohya-ldm", "comfyui", "diffusers", "diffusers-old", "peft")
+
+
+def _names(target: Target) -> dict[str, tuple[str, str] | None]:
+    """Every name of every module in every dialect; None where two modules share one."""
+    names: dict[str, tuple[str, str] | None] = {}
+    for dialect in READ_ORDER:
+        for module, key in module_keys(dialect, target).items():
+            names[key] = module if names.get(key, module) == module else None
+    return names
+
+
+def _refuse_other_methods(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    others = other_methods(tensors)
+    if others:
+        found = ", ".join(f"{method} ({len(keys)} keys, such as {keys[0]})" for method, keys in others.items())
+        raise BadInput(f"{where}: holds {found}; only plain LoRA pairs are read here.")
+
+
+def _unknown_keys(unknown: list[str], tensors: Mapping[str, torch.Tensor], where: str) -> str:
+    family = guess_family(shapes_of(tensors))
+    looks = f" It looks like a LoRA for {family}." if family else ""
+    if not unknown:
+        return f"{where}: holds no LoRA weights."
+    count = "none" if len(unknown) == len(tensors) else f"only {len(tensors) - len(unknown)}"
+    return (
+        f"{where}: {count} of its {len(tensors)} keys belong to this model; unknown: {', '.join(unknown[:3])}"
+        f"{' …' if len(unknown) > 3 else ''}.{looks} Choose a LoRA of this model's family."
+    )
+
+
+def _shortened(problems: list[str], most: int = 20) -> list[str]:
+    rest = len(problems) - most
+    return problems if rest <= 0 else [*problems[:most], f"… and {rest} more problems of the same file."]
+
+
+def _pair(halves: Mapping[str, torch.Tensor], weight: tuple[int, ...], declared) -> LoraPair:
+    """One pair, in the shape of its weight.
+
+    Raises:
+        ValueError: in words.
+    """
+    if "down" not in halves or "up" not in halves:
+        raise ValueError(f"has only {' and '.join(sorted(halves))}; both halves (A and B) are needed")
+    down, up = halves["down"], halves["up"]
+    if not down.is_floating_point() or not up.is_floating_point():
+        raise ValueError(f"has dtype {down.dtype}; floating-point weights are needed")
+    if min(down.ndim, up.ndim) < 2 or down.shape[0] == 0 or down.shape[0] != up.shape[1]:
+        raise ValueError(f"A of shape {list(down.shape)} and B of shape {list(up.shape)} do not share a rank")
+    rank = down.shape[0]
+    # A 1×1 convolution may be stored as a matrix, and a matrix as a 1×1 convolution.
+    fits_down = down.numel() == rank * math.prod(weight[1:]) and down.shape[1] == weight[1]
+    if not fits_down or up.shape[0] != weight[0] or up.numel() != weight[0] * rank:
+        shapes = f"A of shape {list(down.shape)} and B of shape {list(up.shape)}"
+        raise ValueError(f"{shapes} do not fit the weight of shape {list(weight)}")
+    if "alpha" in halves:
+        if halves["alpha"].numel() != 1 or not math.isfinite(halves["alpha"].item()):
+            raise ValueError(f"alpha is not one finite number (shape {list(halves['alpha'].shape)})")
+        alpha = float(halves["alpha"].item())
+    else:
+        alpha = declared(rank)
+    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+        raise ValueError("holds NaN or infinite numbers; the training that made it had failed")
+    return LoraPair(down.reshape(rank, *weight[1:]), up.reshape(weight[0], rank, *[1] * (len(weight) - 2)), alpha)
+
+
+def _declared_alphas(metadata: Mapping[str, str] | None, peft_settings: Mapping[str, Any] | None, where: str):
+    """A function (component, path, rank) -> alpha, for pairs that have no alpha key.
+
+    Without a word on it alpha is the rank (scale 1), as every reader takes it.
+    """
+    try:
+        written = json.loads((metadata or {}).get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError):
+        written = None
+    settings = peft_settings if peft_settings is not None else {}
+    if not isinstance(written, dict) or not isinstance(settings, Mapping):
+        raise BadInput(f"{where}: the LoRA settings beside its weights (lora_adapter_metadata) are damaged.")
+
+    def alpha_of(component: str, path: str, rank: int) -> float:
+        prefix = f"{component}."
+        own = {key[len(prefix) :]: value for key, value in written.items() if key.startswith(prefix)} or settings
+        if own.get("use_dora"):
+            raise ValueError("was trained with DoRA; only plain LoRA pairs are read here")
+        alpha = own.get("lora_alpha", rank)
+        for pattern, value in (own.get("alpha_pattern") or {}).items():
+            if _names_module(pattern, path):
+                alpha = value
+                break
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+            raise ValueError(f"lora_alpha is {alpha!r}; a number is needed")
+        return effective_alpha(rank, float(alpha), bool(own.get("use_rslora")))
+
+    return alpha_of
+
+
+def _names_module(pattern: str, path: str) -> bool:
+    """Whether peft's alpha_pattern entry means this module: its whole path, or (without "^") the end of it."""
+    plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if re.search(r"[][\\()|*+?{}]", plain):
+        raise ValueError(f"alpha_pattern {pattern!r} is a regular expression, which is not read here")
+    return path == plain or (not pattern.startswith("^") and path.endswith(f".{plain}"))

@@ -1,0 +1,114 @@
+"""What a file of adapter weights is, judged by its keys and shapes alone: halves, method, dialect, model family."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from .lora import Shapes
+
+PARTS = {
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".alpha": "alpha",
+}
+"""How the keys of a pair end, in all dialects."""
+
+METHODS = {
+    "DoRA": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
+    "LoHa": (".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b", ".hada_t1", ".hada_t2"),
+    "LoKr": (".lokr_w1", ".lokr_w2", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2_a", ".lokr_w2_b", ".lokr_t2"),
+    "OFT": (".oft_blocks", ".oft_diag", ".oft_R.weight", ".rescale"),
+    "GLoRA": (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"),
+    "IA3": (".on_input",),
+    "Tucker-decomposed LoRA": (".lora_mid.weight",),
+    "full weight differences": (".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight"),
+    "LoRA with bias": (".lora_B.bias", ".lora_up.bias"),
+}
+"""How keys end that belong to other methods than plain LoRA."""
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """A key's module and part ("down", "up", "alpha"); None if it is not of a plain LoRA."""
+    for ending, part in PARTS.items():
+        if key.endswith(ending):
+            return key[: -len(ending)], part
+    return None
+
+
+def other_methods(keys: Iterable[str]) -> dict[str, list[str]]:
+    """The keys that belong to another method than plain LoRA, by the method's name."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        for method, endings in METHODS.items():
+            if key.endswith(endings):
+                found.setdefault(method, []).append(key)
+    return found
+
+
+_DIALECT_PATTERNS = {
+    "kohya-ldm": r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed_\d|label_emb|out_\d|double_blocks|"
+    r"single_blocks|joint_blocks)",
+    "kohya": r"(lora_unet|lora_te\d?|lora_transformer|lycoris)_",
+    "comfyui": r"(diffusion_model|text_encoders)\.",
+    "peft": r"base_model\.model\.",
+    "diffusers-old": r"(unet\.|text_encoder\.)?.*(\.processor\.|_lora\.(down|up)\.weight|\.lora\.(down|up)\.weight)",
+    "diffusers": r"(unet|transformer|text_encoder(_\d)?)\.",
+}
+
+
+def guess_dialects(keys: Iterable[str]) -> list[str]:
+    """The dialects that keys are written in, the most frequent first; empty where none is known."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        name = next((name for name, pattern in _DIALECT_PATTERNS.items() if re.match(pattern, key)), None)
+        if name:
+            counts[name] = counts.get(name, 0) + 1
+    # Text encoder keys are the same in both of kohya's dialects.
+    if "kohya-ldm" in counts and not any(key.startswith(("lora_unet_down", "lora_unet_mid_b")) for key in keys):
+        counts.pop("kohya", None)
+    return sorted(counts, key=lambda name: -counts[name])
+
+
+_COMPONENTS = {
+    "text_encoder_2": r"(lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)",
+    "text_encoder_3": r"(lora_te3_|text_encoder_3\.|text_encoders\.t5)",
+    "text_encoder": r"(lora_te1?_|text_encoder\.|text_encoders\.)",
+    "transformer": r"(transformer\.|lora_transformer_|.*(double_blocks|single_blocks|joint_blocks))",
+}
+
+
+def guess_component(key: str) -> str:
+    """The part of the model that a key is for; "unet" where nothing says otherwise."""
+    return next((name for name, pattern in _COMPONENTS.items() if re.match(pattern, key)), "unet")
+
+
+def guess_family(shapes: Shapes) -> str | None:
+    """The model family in words, from a file's keys and shapes; None if they do not tell.
+
+    UNets are told apart by the width of the text that their cross-attention takes.
+    """
+    text = "\n".join(shapes)
+    if re.search(r"single_transformer_blocks|double_blocks|single_blocks", text):
+        return "Flux"
+    if re.search(r"joint_blocks|(transformer\.|lora_transformer_)transformer_blocks", text):
+        return "Stable Diffusion 3"
+    if re.search(r"Wqkv|blocks[._]\d+[._]default_modulation", text):
+        return "HunyuanDiT"
+    widths = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+    for key, shape in shapes.items():
+        split = split_key(key)
+        if split and split[1] == "down" and re.search(r"attn2[._](processor[._])?to[._][kv]$", split[0]):
+            return widths.get(shape[1]) if len(shape) > 1 else None
+    return "Stable Diffusion XL" if "lora_te2_" in text or "text_encoder_2." in text else None
+
+
+def shapes_of(tensors: Mapping) -> dict[str, tuple[int, ...]]:
+    """Shapes by key, from tensors or from a header's entries."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

@@ -1,0 +1,156 @@
+"""What is in a LoRA file, ours or anybody's: ranks, alphas, modules, dialect, family, hashes, and who loads it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .dialects import FILE_LIMIT
+from .foreign import guess_component, guess_dialects, guess_family, other_methods, shapes_of, split_key
+from .hashes import sha256_of_data, sha256_of_file
+from .known_targets import standard_target
+from .lora import ReaderReport, Target
+from .metadata import parsed, top_tags
+from .readers import reader_reports
+from .safe_io import Header, read_header, read_tensors
+
+
+@dataclass
+class Inspection:
+    """What `inspect_file` found. Counters are by value: {rank: number of modules}."""
+
+    path: str
+    size: int
+    """Bytes."""
+    tensors: int
+    kind: str
+    """"LoRA", the names of other methods ("LoHa"), or "no LoRA"."""
+    dialects: list[str]
+    family: str | None
+    """A guess from names and shapes, in words."""
+    components: dict[str, int]
+    """Component -> number of modules."""
+    ranks: dict[int, int]
+    alphas: dict[float, int]
+    """Empty where the file holds none, which readers take as alpha = rank."""
+    dtypes: dict[str, int]
+    broken: list[str]
+    """Keys whose tensors hold NaN or infinite numbers."""
+    hashes: dict[str, str]
+    metadata: dict[str, str]
+    readers: list[ReaderReport] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; metadata entries that are JSON are unpacked."""
+        values = {**vars(self), "ranks": _text_keys(self.ranks), "alphas": _text_keys(self.alphas)}
+        values["metadata"] = {key: _unpacked(value) for key, value in self.metadata.items()}
+        values["readers"] = [vars(report) for report in self.readers]
+        return values
+
+    def lines(self) -> list[str]:
+        """For a person, one fact a line."""
+        lines = [
+            f"{self.path}: {self.kind}, {self.size:,} bytes, {self.tensors} tensors",
+            f"family: {self.family or 'not recognised'}; keys: {', '.join(self.dialects) or 'not recognised'}",
+            "modules: " + (", ".join(f"{count} in {name}" for name, count in self.components.items()) or "none"),
+            f"rank: {_counted(self.ranks)}; alpha: {_counted(self.alphas) or 'not stored (taken as the rank)'}; "
+            f"dtype: {_counted(self.dtypes)}",
+        ]
+        lines += [f"NaN or infinite: {len(self.broken)} tensors, first {self.broken[0]}"] if self.broken else []
+        lines += [report.line() for report in self.readers]
+        lines += [f"{name}: {value}" for name, value in self.hashes.items()]
+        lines += [f"{words}: {self.metadata[key]}" for key, words in _TOLD.items() if self.metadata.get(key)]
+        tags = top_tags(self.metadata, 10)
+        lines += ["tags: " + ", ".join(f"{tag} ({count})" for tag, count in tags)] if tags else []
+        return lines
+
+
+_TOLD = {
+    "modelspec.title": "title",
+    "modelspec.architecture": "architecture",
+    "ss_base_model_version": "base model version",
+    "ss_sd_model_name": "base model",
+    "modelspec.trigger_phrase": "trigger",
+    "modelspec.resolution": "resolution",
+    "ss_learning_rate": "learning rate",
+    "ss_optimizer": "optimiser",
+    "ss_steps": "steps",
+    "ss_num_train_images": "training pictures",
+    "ss_seed": "seed",
+    "modelspec.date": "date",
+    "scion.version": "written by Scion",
+}
+
+
+def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
+    """Look into a LoRA file.
+
+    Args:
+        path: any safetensors file.
+        target: the model to try it on; by default the family's standard one, where the family is recognised.
+
+    Raises:
+        BadInput: no readable safetensors file.
+    """
+    header = read_header(path)
+    shapes = shapes_of(header.tensors)
+    halves = {key: split for key in header.tensors if (split := split_key(key))}
+    modules = dict.fromkeys(name for name, part in halves.values() if part != "alpha")
+    others = other_methods(header.tensors)
+    family = guess_family(shapes)
+    found = Inspection(
+        path=str(path),
+        size=header.file_size,
+        tensors=len(shapes),
+        kind=", ".join(others) or ("LoRA" if modules else "no LoRA (a whole model, or something else)"),
+        dialects=guess_dialects(halves) if modules else [],
+        family=family,
+        components=dict(Counter(guess_component(name) for name in modules)),
+        ranks=dict(Counter(shapes[key][0] for key, (_, part) in halves.items() if part == "down" and shapes[key])),
+        alphas={},
+        dtypes=_dtypes(header),
+        broken=[],
+        hashes=_hashes(path),
+        metadata=header.metadata,
+    )
+    if modules:
+        tensors, _ = read_tensors(path, FILE_LIMIT)
+        alphas = [tensors[key] for key, (_, part) in halves.items() if part == "alpha"]
+        found.alphas = dict(Counter(float(alpha.item()) for alpha in alphas if alpha.numel() == 1))
+        found.broken = [key for key in halves if not torch.isfinite(tensors[key].float()).all()]
+        target = target or standard_target(family or "")
+        if target is not None and not others:
+            found.readers = reader_reports(tensors, target)
+    return found
+
+
+def _dtypes(header: Header) -> dict[str, int]:
+    """dtype -> number of tensors, scalars (alphas) aside."""
+    return dict(Counter(str(entry.dtype).removeprefix("torch.") for entry in header.tensors.values() if entry.shape))
+
+
+def _hashes(path: str | Path) -> dict[str, str]:
+    whole, data = sha256_of_file(path), sha256_of_data(path)
+    return {"SHA-256": whole, "AutoV2": whole[:10], "sshs_model_hash": data}
+
+
+def _counted(values: dict[Any, int]) -> str:
+    """ "16 (128×)", the most frequent first; the count is left out where there is one value."""
+    if len(values) == 1:
+        return _number(next(iter(values)))
+    return ", ".join(f"{_number(value)} ({count}×)" for value, count in Counter(values).most_common(8))
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _text_keys(values: dict[Any, int]) -> dict[str, int]:
+    return {_number(value): count for value, count in values.items()}
+
+
+def _unpacked(text: str) -> Any:
+    value = parsed(text) if text[:1] in "{[" else None
+    return text if value is None else value

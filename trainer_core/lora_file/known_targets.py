@@ -1,0 +1,49 @@
+"""The standard models that a foreign LoRA may be for, built without weights, to say who would load it."""
+
+import functools
+
+import torch
+
+from .lora import Target
+
+_SDXL_UNET = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+_UNETS = {"Stable Diffusion 1.x": {"cross_attention_dim": 768}, "Stable Diffusion XL": _SDXL_UNET}
+
+
+@functools.cache
+def standard_target(family: str) -> Target | None:
+    """The usual UNet and text encoders of a family (named as `foreign.guess_family` does); None if not known here."""
+    if family not in _UNETS:
+        return None
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        parts = {
+            "unet": UNet2DConditionModel(**_UNETS[family]),
+            "text_encoder": CLIPTextModel(
+                CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+            ),
+        }
+        if family == "Stable Diffusion XL":
+            parts["text_encoder_2"] = CLIPTextModelWithProjection(
+                CLIPTextConfig(
+                    hidden_size=1280,
+                    intermediate_size=5120,
+                    num_hidden_layers=32,
+                    num_attention_heads=20,
+                    projection_dim=1280,
+                )
+            )
+    return Target.of(**parts)

@@ -1,0 +1,93 @@
+"""Saving a LoRA so that it is known to load: written aside, read back, tried on every reader, and only then named."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..errors import BadInput, ScionError
+from .dialects import DIALECTS, lora_from_tensors, lora_to_tensors
+from .hashes import hash_metadata
+from .lora import LoRA, ReaderReport, Target
+from .readers import reader_reports
+from .safe_io import read_tensors, write_tensors
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def save_lora(
+    path: str | Path,
+    lora: LoRA,
+    dialect: str,
+    dtype: torch.dtype | str,
+    metadata: Mapping[str, str],
+    target: Target,
+) -> list[ReaderReport]:
+    """Write a LoRA file; its metadata gets the hashes of its tensors.
+
+    Args:
+        path: the file, replaced as a whole if it exists.
+        lora: what to write.
+        dialect: one of DIALECTS.
+        dtype: of A and B: float32, float16 or bfloat16.
+        metadata: text to text, see `metadata.build`.
+        target: the model that the LoRA was trained on.
+
+    Returns:
+        What each reader loads of the file, the readers that the dialect is for in full.
+
+    Raises:
+        BadInput: the dialect cannot name a module, or the settings are unknown.
+        ScionError: numbers are not finite in `dtype`; the file does not read back as written; a reader that the
+            dialect is for would leave modules out; the disk is full. Under `path` nothing has changed then.
+    """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise BadInput(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}.")
+        dtype = DTYPES[dtype]
+    if not any(lora.values()):
+        raise ScionError(f"{path}: there is nothing to save, the LoRA has no modules.")
+    tensors = lora_to_tensors(lora, dialect, target, dtype)
+    broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ScionError(
+            f"{path}: not saved: {len(broken)} of {len(tensors)} tensors hold NaN or infinite numbers in "
+            f"{str(dtype).removeprefix('torch.')} (first: {broken[0]}). Save as float32 if they are finite there; "
+            "otherwise lower the learning rate and continue from the last checkpoint."
+        )
+    metadata = {**metadata, **hash_metadata(tensors, metadata)}
+    reports: list[ReaderReport] = []
+
+    def check(written: Path) -> None:
+        reports.extend(_checked(written, tensors, metadata, dialect, target, path))
+
+    write_tensors(path, tensors, metadata, check)
+    return reports
+
+
+def _checked(
+    written: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    dialect: str,
+    target: Target,
+    path: str | Path,
+) -> list[ReaderReport]:
+    """The readers' reports on the file as it lies on the disk.
+
+    Raises:
+        ScionError: the file differs from what was to be written, or a reader that it is for leaves modules out.
+    """
+    read, read_metadata = read_tensors(written)
+    same = read.keys() == tensors.keys() and all(torch.equal(read[key], tensors[key]) for key in read)
+    if not same or read_metadata != dict(metadata):
+        raise ScionError(f"{path}: not saved: it does not read back as it was written. Check the disk.")
+    lora_from_tensors(read, target, read_metadata, str(path))
+    reports = reader_reports(read, target)
+    failed = [report for report in reports if report.reader in DIALECTS[dialect].readers and not report.complete]
+    if failed:
+        raise ScionError(
+            f"{path}: not saved: {'; '.join(report.line() for report in failed)}. Choose another dialect, or leave the "
+            "modules that do not load out of the targets."
+        )
+    return reports

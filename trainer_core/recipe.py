@@ -1,0 +1,160 @@
+"""The recipe: everything a user asks for; each part's settings are owned by the module that obeys them."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import options
+from .adapters.lora import LoRAConfig
+from .data.config import DatasetConfig
+from .engine.objective import ObjectiveConfig
+from .engine.optimizers import OptimizerConfig
+from .engine.output import OutputConfig
+from .engine.run_config import RunConfig
+from .engine.sampling import PreviewConfig
+from .errors import BadInput
+from .options import option
+
+VERSION = 1
+LONGEST = 4 * 2**20
+"""Bytes; what is longer is no recipe."""
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """What a run is made of. Equal recipes on equal data give equal LoRAs."""
+
+    base: str = option(
+        "scion-tiny",
+        help="The base model: scion-tiny (built in), a diffusers folder, a checkpoint file, or a cached hub id",
+        decides=False,
+    )
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    adapter: LoRAConfig = field(default_factory=LoRAConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    def validate(self) -> list[str]:
+        """Every problem with the settings, at once; what only the base or the data can tell comes when they are read."""
+        found = options.problems_of(self)
+        if not self.base.strip():
+            found.append("base: is empty; name a model, such as scion-tiny")
+        return found
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the weights, by dotted name: what a run's fingerprint is made of.
+
+        The length of the run belongs to them only where the learning rate depends on it, so that a run can be extended.
+        """
+        decisive = {}
+        for name, part in options.parts_of(Recipe).items():
+            for key, described in options.options_of(part).items():
+                if described.decides:
+                    decisive[f"{name}.{key}"] = getattr(getattr(self, name), key)
+        if not self.optimizer.needs_total:
+            del decisive["run.steps"], decisive["run.epochs"]
+        return decisive
+
+    def fingerprint(self, model: str, dataset: str) -> str:
+        """Equal for runs that train the same weights.
+
+        Args:
+            model, dataset: the base's identity and the scan's fingerprint.
+        """
+        said = json.dumps([VERSION, model, dataset, self.decisive()], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"version": VERSION, **options.as_dict(self)}
+
+
+def from_dict(values: Any) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        BadInput: with every problem at once: unknown settings (the nearest name is given), wrong types, ranges.
+    """
+    if not isinstance(values, dict):
+        raise BadInput('recipe: expected settings, such as {"base": "scion-tiny"}')
+    values = dict(values)
+    version = values.pop("version", VERSION)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise BadInput(f"version: {version!r} is no recipe version; expected {VERSION}")
+    if version > VERSION:
+        raise BadInput(f"version: {version} is newer than this Scion reads ({VERSION}); update Scion")
+    recipe, problems = options.build(Recipe, values)
+    problems += recipe.validate()
+    if problems:
+        raise BadInput(*problems)
+    return recipe
+
+
+def read(path: str | Path) -> Recipe:
+    """A recipe from a JSON or TOML file.
+
+    Raises:
+        BadInput: it cannot be read, or its settings cannot be used; the file is named.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LONGEST:
+            raise BadInput(f"{path}: is {path.stat().st_size:,} bytes long; a recipe has at most {LONGEST:,}")
+        text = path.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: cannot be read as a recipe ({error})") from None
+    try:
+        return from_dict(values)
+    except BadInput as error:
+        raise BadInput(*(f"{path}: {problem}" for problem in error.problems)) from None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML; settings without a value are left out, because TOML has no word for nothing."""
+
+    def entry(name: str, value: Any) -> str:
+        # JSON's strings, numbers, booleans and flat lists are TOML's too.
+        return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+    values = recipe.as_dict()
+    lines = [entry(name, value) for name, value in values.items() if not isinstance(value, dict)]
+    for name, part in values.items():
+        if isinstance(part, dict):
+            lines += ["", f"[{name}]", *(entry(key, value) for key, value in part.items() if value is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def with_setting(recipe: Recipe, name: str, text: str) -> Recipe:
+    """The recipe with one setting changed, as `--set optimizer.learning_rate=2e-4` asks.
+
+    Raises:
+        BadInput: no such setting (the nearest is named), or a value of the wrong type.
+    """
+    described = settings()
+    if name not in described:
+        near = difflib.get_close_matches(name, described, 1, 0.5)
+        raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+    try:
+        value = options.from_text(text, described[name])
+    except TypeError as error:
+        raise BadInput(f"{name}: {error}") from None
+    part, _, key = name.rpartition(".")
+    if not part:
+        return dataclasses.replace(recipe, **{key: value})
+    return dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{key: value})})
+
+
+def settings() -> dict[str, options.Option]:
+    """Every setting by its dotted name, in the order of declaration."""
+    found = dict(options.options_of(Recipe))
+    for name, part in options.parts_of(Recipe).items():
+        found |= {f"{name}.{key}": described for key, described in options.options_of(part).items()}
+    return found

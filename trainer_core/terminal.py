@@ -1,0 +1,103 @@
+"""What a run looks like in a terminal: one line of progress at a time, and a sentence for each event that matters."""
+
+import sys
+
+from tqdm import tqdm
+
+from .engine.events import Checkpointed, Event, Finished, Previewed, Scanned, Started, Steps, Validated, Warned, Working
+
+BAR = "{desc:<9} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {postfix}"
+
+
+class Terminal:
+    """Observer that draws bars on standard error and writes sentences on standard output.
+
+    Args:
+        quiet: sentences only, no bars (as when output is not a terminal).
+    """
+
+    def __init__(self, quiet: bool | None = None):
+        self.quiet = not sys.stderr.isatty() if quiet is None else quiet
+        self._bar: tqdm | None = None
+        self._what = ""
+        self._mean: float | None = None
+
+    def say(self, text: str) -> None:
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.write(text, file=sys.stdout)
+
+    def on(self, event: Event) -> None:
+        match event:
+            case Scanned():
+                self._close()
+                self.say("\n".join(event.lines))
+            case Working():
+                self._progress(event.what, event.done, event.total, "")
+                if event.done == event.total:
+                    self._close()
+            case Started():
+                self._started(event)
+            case Steps():
+                self._steps(event)
+            case Validated():
+                self.say(f"step {event.step}: loss on held-out pictures {event.loss:.4f}")
+            case Previewed():
+                self.say(f"step {event.step}: preview {event.path}")
+            case Checkpointed():
+                self.say(f"step {event.step}: checkpoint {event.path}")
+            case Warned():
+                self.say(f"Warning: {event.message}")
+            case Finished():
+                self._close()
+                self._finished(event)
+
+    def _started(self, event: Started) -> None:
+        self._close()
+        begun = f"Going on at step {event.step} of {event.total}" if event.step else f"Training {event.total} steps"
+        self.say(
+            f"{begun}: {event.parameters:,} numbers in {event.modules} modules, {event.precision} on {event.device}"
+        )
+
+    def _steps(self, event: Steps) -> None:
+        for loss in event.losses:
+            self._mean = loss if self._mean is None else 0.98 * self._mean + 0.02 * loss
+        speed = 1 / event.seconds_per_step
+        told = f"loss {self._mean:.4f}  {speed:.2f} steps/s  {duration(event.seconds_left)} left"
+        self._progress("training", event.last, event.total, told)
+        if self.quiet and (event.last % max(1, event.total // 10) == 0 or event.last == event.total):
+            print(f"step {event.last}/{event.total}  {told}", flush=True)
+
+    def _progress(self, what: str, done: int, total: int, told: str) -> None:
+        if self.quiet:
+            return
+        if self._bar is None or self._what != what:
+            self._close()
+            self._bar = tqdm(total=total, desc=what, bar_format=BAR, leave=what == "training", mininterval=0.1)
+            self._what = what
+        self._bar.set_postfix_str(told, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _finished(self, event: Finished) -> None:
+        head = "Finished" if event.status == "finished" else "Stopped and kept"
+        self.say(f"\n{head}: step {event.step} of {event.total}")
+        if event.lora:
+            self.say(f"LoRA: {event.lora}")
+        for line in event.lines:
+            self.say(f"  {line}")
+
+
+def duration(seconds: float) -> str:
+    """ "1:02:03", "4:05" or "12 s"."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
