@@ -51,10 +51,10 @@ class _TrainHelp(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show this help, with every setting, and exit")
 
     def __call__(self, parser, *_):
-        from .commands import settings_help
+        from .settings_page import for_terminal
 
         parser.print_help()
-        print("\n" + settings_help())
+        print("\n" + for_terminal())
         parser.exit()
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import textwrap
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -168,19 +167,3 @@ def demo(given: Namespace) -> int:
     from .demo import run_demo
 
     return STOPPED if run_demo(Path(given.out), stop_on_interrupt()) == "stopped" else DONE
-
-
-def settings_help() -> str:
-    """Every setting with its default, unit, range and help, grouped by part, for a terminal."""
-    from .recipe import settings
-
-    lines, part = ["settings (change them with --set NAME=VALUE, or in a recipe):"], None
-    for name, described in settings().items():
-        if name.rpartition(".")[0] != part:
-            part = name.rpartition(".")[0]
-            lines.append("")
-        default = json.dumps(described.default, ensure_ascii=False)
-        facts = ", ".join(filter(None, [f"default {default}", described.unit, described.range]))
-        lines.append(f"  {name} ({facts})")
-        lines += textwrap.wrap(described.help, 100, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(lines)

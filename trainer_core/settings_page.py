@@ -1,0 +1,59 @@
+"""Every setting as text, from the fields' own metadata: for `scion train --help`, and as docs/settings.md
+(`python -m trainer_core.settings_page` writes it)."""
+
+import json
+import textwrap
+from pathlib import Path
+
+from .options import Option
+from .recipe import settings
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+HEAD = """# Settings
+
+Everything that a recipe can say. In JSON or TOML a part is a table (`{"adapter": {"rank": 8}}`), on the command line a
+setting is written with its dotted name (`--set adapter.rank=8`). This page is made by
+`python -m trainer_core.settings_page` from the code's own descriptions.
+"""
+
+
+def for_terminal() -> str:
+    lines = ["settings (change them with --set NAME=VALUE, or in a recipe):"]
+    for part, entries in _by_part().items():
+        lines.append(f"\n  {part}")
+        for name, described in entries:
+            lines.append(f"    {name}  ({', '.join(_facts(described))})")
+            lines += textwrap.wrap(described.help, 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def for_page() -> str:
+    text = HEAD
+    for part, entries in _by_part().items():
+        text += f"\n## {part}\n\n| setting | default | range | what it does |\n|---|---|---|---|\n"
+        for name, described in entries:
+            text += f"| `{name}` | `{_default(described)}` | {_range(described)} | {described.help} |\n"
+    return text
+
+
+def _by_part() -> dict[str, list[tuple[str, Option]]]:
+    parts: dict[str, list[tuple[str, Option]]] = {}
+    for name, described in settings().items():
+        parts.setdefault(name.rpartition(".")[0] or "base", []).append((name, described))
+    return parts
+
+
+def _facts(described: Option) -> list[str]:
+    return [fact for fact in (f"default {_default(described)}", _range(described)) if fact]
+
+
+def _range(described: Option) -> str:
+    return f"{described.range} {described.unit}".strip()
+
+
+def _default(described: Option) -> str:
+    return json.dumps(described.default, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(for_page(), encoding="utf-8", newline="\n")
