@@ -155,9 +155,9 @@ def measure(case: str, photos: Path, blocks: int) -> None:
     ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
     ours_median, plain_median = (statistics.median(times[name]) for name in ("ours", "plain"))
     print(
-        f"{case}: ours {ours_median:.2f} s, plain {plain_median:.2f} s, ratio of medians {ours_median / plain_median:.3f}, "
-        f"median of ratios {statistics.median(ratios):.3f}; loss differs by {loss_off:.1e}, gradients by {gradient_off:.1e}; "
-        f"peak memory {peak_memory() / 1e9:.2f} GB",
+        f"{case}: ours {ours_median:.2f} s, plain {plain_median:.2f} s, "
+        f"ratio of medians {ours_median / plain_median:.3f}, median of ratios {statistics.median(ratios):.3f}; "
+        f"loss differs by {loss_off:.1e}, gradients by {gradient_off:.1e}; peak memory {peak_memory() / 1e9:.2f} GB",
         flush=True,
     )
 

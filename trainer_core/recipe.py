@@ -43,7 +43,7 @@ class Recipe:
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def validate(self) -> list[str]:
-        """Every problem with the settings, at once; what only the base or the data can tell comes when they are read."""
+        """Every problem with the settings at once; what only base or data can tell comes when they are read."""
         found = options.problems_of(self)
         if not self.base.strip():
             found.append("base: is empty; name a model, such as scion-tiny")

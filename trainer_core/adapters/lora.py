@@ -131,7 +131,7 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def extract(model: nn.Module) -> dict[str, LoraPair]:
-    """The pairs as they are now, fp32 copies on the CPU, by module path; `alpha` gives the trained scale as alpha / rank."""
+    """The pairs as they are, fp32 copies on the CPU, by module path; alpha / rank gives the scale of the training."""
 
     def copy(linear: nn.Module) -> torch.Tensor:
         return linear.weight.detach().to("cpu", torch.float32, copy=True)

@@ -111,7 +111,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; `warn` hears of each that is not. Leftovers of killed writers are removed."""
+    """The newest checkpoint that is whole; `warn` hears of each that is not. What killed writers left is removed."""
     if not folder.is_dir():
         return None
     for leftover in folder.glob(f"{PARTIAL}*"):

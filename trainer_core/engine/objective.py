@@ -128,7 +128,7 @@ def errors(config: ObjectiveConfig, predicted: torch.Tensor, target: torch.Tenso
 
 
 def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> torch.Tensor | float:
-    """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7, section 3.4)."""
+    """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7 and 3.4)."""
     if not config.min_snr_gamma:
         return 1.0
     snr = model.diffusion.snr(timesteps)

@@ -5,11 +5,15 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..families.base import Model
 from ..lora_file.metadata import Facts, build
 from ..options import option
+from .run_config import MIXED
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -50,22 +54,15 @@ def file_name(recipe) -> str:
     return re.sub(r"[^\w.-]+", "-", folder).strip("-. ") or "lora"
 
 
-def metadata(
-    recipe,
-    model: Model,
-    dataset,
-    scan_fingerprint: str,
-    alpha: float,
-    step: int,
-    total: int,
-    precision: str,
-    started_at: float,
-    finished_at: float | None = None,
-) -> dict[str, str]:
-    """What the file says about itself: kohya's, ModelSpec's and our own entries."""
-    from .run_config import MIXED
+def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started_at: float) -> dict[str, str]:
+    """What the file of the trainer's present step says about itself: kohya's, ModelSpec's and our own entries.
 
-    order = dataset.order(recipe.run.batch_size)
+    Args:
+        alpha: as stored in the file.
+        started_at: seconds since 1970.
+    """
+    recipe, model, dataset, step, total = trainer.recipe, trainer.model, trainer.dataset, trainer.step, trainer.total
+    order = trainer.order
     folders, tags = _folders(recipe, dataset)
     done = step * recipe.run.accumulation
     said = recipe.as_dict()
@@ -86,7 +83,7 @@ def metadata(
             optimizer=recipe.optimizer.name,
             lr_scheduler=recipe.optimizer.schedule,
             warmup_steps=recipe.optimizer.warmup_steps,
-            mixed_precision=MIXED[precision],
+            mixed_precision=MIXED[trainer.precision],
             seed=recipe.run.seed,
             steps=step,
             max_steps=total,
@@ -102,13 +99,13 @@ def metadata(
             folders=folders,
             tags=tags,
             buckets=[(tuple(bucket), pictures) for bucket, (pictures, _) in dataset.bucket_counts.items()],
-            dataset_hash=scan_fingerprint,
+            dataset_hash=dataset_fingerprint,
             trigger=recipe.dataset.trigger,
             description=recipe.output.description,
             author=recipe.output.author,
             license=recipe.output.license,
             started_at=started_at,
-            finished_at=finished_at or time.time(),
+            finished_at=time.time(),
             version=__version__,
             recipe=said,
         )

@@ -126,8 +126,8 @@ class _Run:
             raise BadInput(f"{folder.path}: holds a run already ({state.status}, step {state.step} of {state.total})")
         if state.fingerprint != fingerprint:
             raise BadInput(
-                f"{folder.path}: holds another run ({folder.difference(state, self.recipe.decisive())}); choose another "
-                "folder, or run.existing=new to start beside it"
+                f"{folder.path}: holds another run ({folder.difference(state, self.recipe.decisive())}); choose "
+                "another folder, or run.existing=new to start beside it"
             )
         return folder, dataclasses.replace(state, total=total)
 
@@ -141,13 +141,12 @@ class _Run:
         start = self._start_from(model)
         encoder = model.encoder
         remove_partial(folder.path)
-        if hasattr(encoder, "to"):
-            encoder.to(self.device)
+        encoder.to(self.device)
         if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
             return self._nothing_done()
         prompts = self._prompts(dataset)
         entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
-        if hasattr(encoder, "to") and not dataset.needs_encoder:
+        if not dataset.needs_encoder:
             encoder.to("cpu")
         lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
         try:

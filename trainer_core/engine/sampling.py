@@ -37,7 +37,7 @@ class PreviewConfig:
 
 
 def start_noise(seed: int, width: int, height: int, encoder: Encoder, channels: int) -> torch.Tensor:
-    """Noise [1, C, height / step, width / step], as diffusers' pipelines draw it from a CPU generator with this seed."""
+    """Noise [1, C, height / step, width / step], as diffusers' pipelines draw it from a CPU generator."""
     shape = (1, channels, height // encoder.pixel_step, width // encoder.pixel_step)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -1,10 +1,8 @@
-"""A run while it trains: between two steps it saves, previews, validates and listens; at the end it exports the LoRA."""
+"""A run while it trains: between steps it saves, previews, validates and listens; at the end it exports the LoRA."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from ..adapters import lora
 from ..families.base import Conditioning
@@ -67,10 +65,11 @@ class Session:
     def _announce(self) -> None:
         trainer = self.trainer
         count = sum(parameter.numel() for parameter in trainer.parameters.values())
-        precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[trainer.compute_dtype]
         modules = len(lora.layers(self.model.denoiser))
         self.audience.on(
-            Started(self.folder.path, trainer.step, trainer.total, modules, count, precision, str(trainer.device))
+            Started(
+                self.folder.path, trainer.step, trainer.total, modules, count, trainer.precision, str(trainer.device)
+            )
         )
 
     # ---- between steps
@@ -111,8 +110,7 @@ class Session:
         preview, dataset = self.recipe.preview, self.trainer.dataset
         bucket = max(dataset.bucket_counts, key=lambda bucket: dataset.bucket_counts[bucket][1])
         size = (preview.width or bucket.width, preview.height or bucket.height)
-        encoder = self.model.encoder
-        with self.trainer.at_rest():
+        with self.trainer.at_rest(), self.model.encoder_on(self.trainer.device):
             pictures = sampling.draw(
                 self.model, prompts, preview, *size, entries=(entries, negative), should_stop=self.should_stop
             )
@@ -151,18 +149,7 @@ class Session:
         recipe, model = self.recipe, self.model
         pairs = lora.extract(model.denoiser)
         alpha = next(iter(pairs.values())).alpha
-        precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.trainer.compute_dtype]
-        said = metadata(
-            recipe,
-            model,
-            self.trainer.dataset,
-            self.dataset_fingerprint,
-            alpha,
-            self.trainer.step,
-            self.trainer.total,
-            precision,
-            self.state.started_at,
-        )
+        said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
         dialect = model.family.default_dialect if recipe.output.dialect == "auto" else recipe.output.dialect
         target = Target.of(**{model.family.component: model.denoiser})
         return save_lora(path, {model.family.component: pairs}, dialect, DTYPES[recipe.output.dtype], said, target)

@@ -49,7 +49,7 @@ class Trainer:
 
     def __init__(self, recipe, model: Model, dataset: Dataset, device: torch.device, precision: str):
         self.recipe, self.model, self.dataset, self.device = recipe, model, dataset, device
-        self.compute_dtype = PRECISIONS[precision]
+        self.precision, self.compute_dtype = precision, PRECISIONS[precision]
         self.accelerator = Accelerator(
             mixed_precision=MIXED[precision],
             gradient_accumulation_steps=recipe.run.accumulation,
@@ -207,8 +207,8 @@ class Trainer:
     def _check_finite(self) -> None:
         if int(self._skipped[1]) >= PATIENCE:
             raise ScionError(
-                f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those steps "
-                "were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
+                f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
+                "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
                 f"({self.recipe.optimizer.learning_rate:g}), or set run.precision to "
                 f"{'bf16' if self.compute_dtype == torch.float16 else 'fp32'}"
             )

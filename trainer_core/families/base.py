@@ -1,6 +1,8 @@
 """What a model family is to the rest of the engine: how its models are loaded, encoded, noised, called and named."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +17,17 @@ Conditioning = dict[str, torch.Tensor]
 
 
 class Encoder(Protocol):
-    """Pictures to latents and back, captions to conditioning. The host's CLIP and VAE stand behind the same four calls."""
+    """Pictures to latents and back, captions to conditioning. The host's CLIP and VAE stand behind the same calls."""
 
     identity: str
     """Equal for encoders that make the same of everything; part of the key of what is cached."""
     pixel_step: int
     """Sides of pictures must be multiples of this, in pixels."""
+    device: torch.device
+    """Where its weights are."""
+
+    def to(self, device: torch.device | str) -> "Encoder":
+        """Moves its weights; an encoder whose host decides where they are does nothing."""
 
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
         """float32 [N, H, W, 3] in 0..1 to latents, float32 [N, C, h, w], scaled as the denoiser expects them."""
@@ -48,6 +55,16 @@ class Model:
     identity: str
     """Hash over the denoiser's weights."""
     name: str
+
+    @contextmanager
+    def encoder_on(self, device: torch.device) -> Iterator[None]:
+        """The encoder's weights on a device inside the block, and where they were after it."""
+        before = self.encoder.device
+        self.encoder.to(device)
+        try:
+            yield
+        finally:
+            self.encoder.to(before)
 
 
 class Family(ABC):

@@ -11,8 +11,8 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 def clip_tokenizer() -> CLIPTokenizer:
     """The tokenizer of CLIP ViT-L/14: 49,408 ids, 77 positions, padded with the end token.
 
-    The vocabulary follows from the merges: 256 bytes (those that print first, then the rest by value), the same ending a
-    word, the merges in their order, the two special tokens (Radford et al. 2021, the released byte-pair encoder).
+    The vocabulary follows from the merges: 256 bytes (those that print first, then the rest by value), the same ending
+    a word, the merges in their order, the two special tokens (Radford et al. 2021, the released byte-pair encoder).
     """
     text = gzip.decompress((Path(__file__).parent / "merges.txt.gz").read_bytes()).decode("utf-8")
     merges = [tuple(line.split()) for line in text.splitlines()]
