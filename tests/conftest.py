@@ -1,0 +1,220 @@
+"""A random base of Stable Diffusion 1's shape that loads in moments, a dataset of uneven buckets, and short recipes."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from trainer_core import families, recipe
+from trainer_core.assets.build import tokenizer, unet
+from trainer_core.engine import run
+
+torch.set_num_threads(1)
+
+WIDTH = 32
+
+
+def random_unet():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+    )
+
+
+def random_vae():
+    torch.manual_seed(1)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32,) * 4,
+        layers_per_block=1,
+        sample_size=64,
+    )
+
+
+def random_text_encoder(words):
+    torch.manual_seed(2)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        projection_dim=WIDTH,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    model = CLIPTextModel(config)
+    # transformers draws embeddings so small that every caption would mean the same.
+    for name, parameter in model.named_parameters():
+        if "embedding" in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+    return model
+
+
+def save_base(folder, words):
+    """A diffusers folder of random parts over a tokenizer."""
+    pipeline = StableDiffusionPipeline(
+        vae=random_vae(),
+        text_encoder=random_text_encoder(words),
+        tokenizer=words,
+        unet=random_unet(),
+        scheduler=unet.noise_schedule(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def save_random_base():
+    return save_base
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The folder of a base: 64×64 pixels, latents of 8×8, half a million weights in the UNet; nobody writes in it."""
+    folder = tmp_path_factory.mktemp("base")
+    return save_base(folder / "base", tokenizer.build(folder / "words"))
+
+
+@pytest.fixture
+def model(base):
+    """The base, freshly loaded, in fp32."""
+    return families.load(str(base))
+
+
+@pytest.fixture
+def changed_base(base, tmp_path):
+    """A copy of the base whose scheduler configuration differs."""
+
+    def change(**schedule):
+        folder = tmp_path / "changed-base"
+        shutil.copytree(base, folder)
+        path = folder / "scheduler" / "scheduler_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | schedule))
+        return folder
+
+    return change
+
+
+@pytest.fixture
+def pipeline(base):
+    """diffusers' own pipeline over the base, silent."""
+
+    def load(folder=base):
+        pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Five pictures for three buckets at 64 pixels (three square, one lying, one standing), captioned by tags."""
+    folder = tmp_path_factory.mktemp("pictures") / "things"
+    folder.mkdir()
+    for number, (width, height) in enumerate([(64, 64), (96, 48), (70, 72), (48, 96), (80, 80)]):
+        x, y = np.meshgrid(np.linspace(0, 60, width), np.linspace(0, 40, height))
+        colour = np.array([50 * number, 200 - 40 * number, 90])
+        pixels = np.clip(colour + x[..., None] - y[..., None], 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"thing {number}, red, big, old", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def make_recipe(base, pictures):
+    """A short run on the base and the pictures; settings by dotted name change it."""
+
+    def make(changes=(), **more):
+        values = {
+            "base": str(base),
+            "dataset.path": str(pictures),
+            "adapter.rank": 4,
+            "optimizer.learning_rate": 1e-3,
+            "run.steps": 3,
+            "run.device": "cpu",
+            "run.batch_size": 2,
+            "preview.steps": 2,
+            "preview.count": 1,
+            "output.dtype": "fp32",
+            **dict(changes),
+            **more,
+        }
+        nested = {}
+        for name, value in values.items():
+            part, _, key = name.rpartition(".")
+            (nested.setdefault(part, {}) if part else nested)[key] = value
+        return recipe.from_dict(nested)
+
+    return make
+
+
+class Recorder:
+    """An observer that keeps what it hears, and asks for a stop once a step is done."""
+
+    def __init__(self, stop_after=None):
+        self.events, self.stop_after, self.step = [], stop_after, 0
+
+    def on(self, event):
+        self.events.append(event)
+        self.step = getattr(event, "last", self.step)
+
+    def should_stop(self):
+        return self.stop_after is not None and self.step >= self.stop_after
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def train(tmp_path, make_recipe):
+    """Trains a recipe (or the short one with changes) into a folder under the test's; returns result and recorder."""
+
+    def go(changes=(), folder: str | Path = "run", stop_after=None, **given):
+        recorder = Recorder(stop_after)
+        asked = changes if isinstance(changes, recipe.Recipe) else make_recipe(changes)
+        result = run.train(asked, tmp_path / folder, [recorder], recorder.should_stop, **given)
+        return result, recorder
+
+    return go
+
+
+def snapshot_of(module):
+    """All that a visitor could leave behind in a module: bits of weights, flags, the modules themselves, attributes."""
+    ignored = {"_parameters", "_buffers", "_modules", "training"}
+    found = {}
+    for path, part in module.named_modules():
+        attributes = sorted(name for name in vars(part) if name not in ignored)
+        found[path] = (id(part), type(part), part.training, attributes, list(part._forward_hooks))
+        for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is not None:
+                bits = tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+                found[f"{path}.{name}"] = (id(tensor), tensor.requires_grad, tensor.grad is None, tensor.dtype, bits)
+    return found
+
+
+@pytest.fixture(scope="session")
+def snapshot():
+    return snapshot_of

@@ -217,3 +217,5 @@ def remove(model: nn.Module) -> None:
     for path, layer in layers(model).items():
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer.get_base_layer())
+    # peft's note on the model, by which diffusers would take the LoRA for still there.
+    vars(model).pop("peft_config", None)

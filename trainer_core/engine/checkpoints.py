@@ -80,8 +80,6 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
             f"step {checkpoint.step}: {len(broken)} trained tensors are not finite ({broken[0]}); not saved"
         )
     final = folder / f"step-{checkpoint.step:08d}"
-    if final.exists():
-        return final
     partial = folder / f"{PARTIAL}{secrets.token_hex(6)}"
     try:
         partial.mkdir(parents=True)
@@ -98,6 +96,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
                 "extras": {key: value if _plain(value) else None for key, value in checkpoint.extras.items()},
             },
         )
+        if final.exists():  # torn, or this step would not have been done again
+            shutil.rmtree(final)
         os.replace(partial, final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -131,6 +131,8 @@ def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> t
     """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7 and 3.4)."""
     if not config.min_snr_gamma:
         return 1.0
-    snr = model.diffusion.snr(timesteps)
-    capped = snr.clamp(max=config.min_snr_gamma)
-    return capped / (snr + 1 if model.diffusion.prediction_type == "v_prediction" else snr)
+    snr, gamma = model.diffusion.snr(timesteps), config.min_snr_gamma
+    if model.diffusion.prediction_type == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    # Written so that it is 1, not 0 / 0, where a zero-terminal-SNR schedule leaves no signal.
+    return (gamma / snr).clamp(max=1)

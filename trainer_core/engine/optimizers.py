@@ -8,6 +8,8 @@ from diffusers.optimization import get_scheduler
 from ..options import option
 
 CONSTANT = ("constant", "constant_with_warmup")
+POLYNOMIAL_END = 1e-7
+"""Where diffusers' polynomial schedule ends, whatever the rate that it begins with."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +39,11 @@ class OptimizerConfig:
             return [
                 f"{where}.warmup_steps: {self.warmup_steps}, but the schedule 'constant' has no warm-up; set "
                 f"{where}.schedule to 'constant_with_warmup' or another, or warmup_steps to 0"
+            ]
+        if self.schedule == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
+            return [
+                f"{where}.learning_rate: {self.learning_rate:g}, but the schedule 'polynomial' goes down to "
+                f"{POLYNOMIAL_END:g}; choose a larger one or another schedule"
             ]
         return []
 

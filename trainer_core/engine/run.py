@@ -87,7 +87,8 @@ class _Run:
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint)
         with ExitStack() as stack:
             folder, state = self._enter(stack, fingerprint, dataset)
-            if state.status == "finished" and state.step >= state.total:
+            done = state.status == "finished" and state.step >= state.total
+            if done and (folder.path / state.lora).is_file():
                 return self._already(folder, state)
             return self._train(folder, state, model, dataset, scan, paths)
 
@@ -160,7 +161,8 @@ class _Run:
             if checkpoint:
                 trainer.restore(checkpoint)
             self._write_recipe(folder)
-            audience = Audience([*self.audience.observers, MetricsFile(folder.metrics, trainer.step)])
+            # The history hears first: an observer may interrupt.
+            audience = Audience([MetricsFile(folder.metrics, trainer.step), *self.audience.observers])
             session = Session(trainer, folder, state, audience, self.should_stop, scan.fingerprint, (prompts, *entries))
             status = session.run()
             return Result(status, folder.path, trainer.step, trainer.total, session.lora)

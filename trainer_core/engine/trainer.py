@@ -61,6 +61,7 @@ class Trainer:
         self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
         optimizer = build_optimizer(recipe.optimizer, list(self.parameters.values()))
         self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
+        self._attributes = set(vars(model.denoiser))
         self.denoiser, self.optimizer = self.accelerator.prepare(model.denoiser, optimizer)
         self.step = 0
         """Optimiser steps done."""
@@ -219,8 +220,11 @@ class Trainer:
         return int(self._skipped[0])
 
     def release(self) -> None:
-        """Gives the denoiser back as it was before accelerate prepared it."""
+        """Gives the denoiser back as it was before accelerate prepared it, and no longer training."""
         self.accelerator.unwrap_model(self.denoiser, keep_fp32_wrapper=False)
+        for name in set(vars(self.model.denoiser)) - self._attributes:
+            delattr(self.model.denoiser, name)
+        self.model.denoiser.eval()
         self.optimizer.zero_grad(set_to_none=True)
 
     # ---- looking without touching
@@ -228,12 +232,13 @@ class Trainer:
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """For previews and validation: no gradients, no dropout, the training's precision, random state put back."""
+        training = self.model.denoiser.training
         self.model.denoiser.eval()
         try:
             with torch.no_grad(), self.accelerator.autocast(), torch.random.fork_rng(devices=[]):
                 yield
         finally:
-            self.model.denoiser.train()
+            self.model.denoiser.train(training)
 
     def validate(self) -> float:
         """Mean loss over the held-out pictures: their noise and timesteps are the same at every call."""
