@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from trainer_core import families, recipe
 from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
+from trainer_core.engine.events import Warned
 
 torch.set_num_threads(1)
 
@@ -192,10 +193,12 @@ class Recorder:
 def train(tmp_path, make_recipe):
     """Trains a recipe (or the short one with changes) into a folder under the test's; returns result and recorder."""
 
-    def go(changes=(), folder: str | Path = "run", stop_after=None, **given):
+    def go(changes=(), folder: str | Path = "run", stop_after=None, warnings=False, **given):
         recorder = Recorder(stop_after)
         asked = changes if isinstance(changes, recipe.Recipe) else make_recipe(changes)
         result = run.train(asked, tmp_path / folder, [recorder], recorder.should_stop, **given)
+        # A preview or checkpoint that fails is a warning only.
+        assert warnings or not recorder.of(Warned), recorder.of(Warned)
         return result, recorder
 
     return go

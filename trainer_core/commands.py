@@ -1,6 +1,7 @@
 """The commands of `scion`, one function each: from parsed words to the engine and back to a person."""
 
 import json
+import os
 import re
 import signal
 from argparse import Namespace
@@ -75,7 +76,8 @@ def stop_on_interrupt() -> Callable[[], bool]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nStopping after this step and keeping what is done; Ctrl-C again stops at once.", flush=True)
+        # Not print: the signal may have come in the middle of one, which Python does not allow to be entered twice.
+        os.write(2, b"\nStopping after this step and keeping what is done; Ctrl-C again stops at once.\n")
 
     signal.signal(signal.SIGINT, handle)
     return lambda: bool(asked)
@@ -99,10 +101,15 @@ def sample(given: Namespace) -> int:
     problems = [problem.replace("preview.", "--", 1) for problem in options.problems_of(config, "preview")]
     if problems:
         raise BadInput(*problems)
-    model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
-    size = given.width or model.resolution, given.height or model.resolution
-    pictures = sampling.draw(model, given.prompt, config, *size)
-    for number, (path, prompt) in enumerate(zip(_picture_paths(given), given.prompt, strict=True)):
+    paths = _picture_paths(given)
+    try:
+        model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
+        size = given.width or model.resolution, given.height or model.resolution
+        pictures = sampling.draw(model, given.prompt, config, *size)
+    except BadInput as error:
+        # Here the settings are words of the command line.
+        raise BadInput(*(re.sub(r"^(preview|run)\.", "--", problem) for problem in error.problems)) from None
+    for number, (path, prompt) in enumerate(zip(paths, given.prompt, strict=True)):
         save_png(path, to_image(pictures[number]))
         print(f"{path}  seed {given.seed + number}  {prompt}")
     return DONE

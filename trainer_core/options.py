@@ -53,14 +53,15 @@ class Option:
                 return f"{entry!r} is not {self.range}" + (f"; did you mean {near[0]!r}?" if near else "")
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
                 continue
-            if not math.isfinite(entry):
+            if isinstance(entry, float) and not math.isfinite(entry):
                 return f"{entry} is not a finite number" + (f" ({self.range})" if self.range else "")
             if (
                 (self.low is not None and entry < self.low)
                 or (self.high is not None and entry > self.high)
                 or (self.above is not None and entry <= self.above)
             ):
-                return f"{entry:g} is out of range: {self.range}" + (f" {self.unit}" if self.unit else "")
+                number = f"{entry:g}" if isinstance(entry, float) else _short(entry)
+                return f"{number} is out of range: {self.range}" + (f" {self.unit}" if self.unit else "")
         return None
 
 
@@ -137,7 +138,10 @@ def coerce(value: Any, kind: Any) -> Any:
             raise TypeError(f"expected a list, got {_kind(value)}")
         return [coerce(entry, arguments[0]) for entry in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError(f"{_short(value)} is too large a number") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"expected {_NAMES[kind]}, got {_kind(value)}")
     return value
@@ -150,7 +154,12 @@ def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
     name = _NAMES.get(type(value), "a list" if isinstance(value, (list, tuple)) else type(value).__name__)
-    return f"{name} ({value!r})"
+    return f"{name} ({_short(value)})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}…"
 
 
 def problems_of(part: Any, where: str = "") -> list[str]:

@@ -18,6 +18,7 @@ from .engine.output import OutputConfig
 from .engine.run_config import RunConfig
 from .engine.sampling import PreviewConfig
 from .errors import BadInput
+from .lora_file.hashes import sha256_of_data
 from .options import option
 
 VERSION = 1
@@ -53,6 +54,9 @@ class Recipe:
         """The settings that decide the weights, by dotted name: what a run's fingerprint is made of.
 
         The length of the run belongs to them only where the learning rate depends on it, so that a run can be extended.
+
+        Raises:
+            BadInput: the LoRA to start from cannot be read.
         """
         decisive = {}
         for name, part in options.parts_of(Recipe).items():
@@ -61,6 +65,9 @@ class Recipe:
                     decisive[f"{name}.{key}"] = getattr(getattr(self, name), key)
         if not self.optimizer.needs_total:
             del decisive["run.steps"], decisive["run.epochs"]
+        if self.adapter.start_from:
+            # What is in the file decides, not what it is called.
+            decisive["adapter.start_from"] = f"SHA-256 {sha256_of_data(self.adapter.start_from)[:16]}"
         return decisive
 
     def fingerprint(self, model: str, dataset: str) -> str:
@@ -121,8 +128,8 @@ def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML; settings without a value are left out, because TOML has no word for nothing."""
 
     def entry(name: str, value: Any) -> str:
-        # JSON's strings, numbers, booleans and flat lists are TOML's too.
-        return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        # JSON's strings, numbers, booleans and flat lists are TOML's too, but for one character that JSON leaves bare.
+        return f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
 
     values = recipe.as_dict()
     lines = [entry(name, value) for name, value in values.items() if not isinstance(value, dict)]

@@ -1,12 +1,13 @@
 """What a run looks like in a terminal: one line of progress at a time, and a sentence for each event that matters."""
 
+import math
 import sys
 
 from tqdm import tqdm
 
 from .engine.events import Checkpointed, Event, Finished, Previewed, Scanned, Started, Steps, Validated, Warned, Working
 
-BAR = "{desc:<9} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {postfix}"
+BAR = "{desc:<9} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Terminal:
@@ -61,10 +62,11 @@ class Terminal:
         )
 
     def _steps(self, event: Steps) -> None:
-        for loss in event.losses:
+        for loss in filter(math.isfinite, event.losses):
             self._mean = loss if self._mean is None else 0.98 * self._mean + 0.02 * loss
         speed = 1 / event.seconds_per_step
-        told = f"loss {self._mean:.4f}  {speed:.2f} steps/s  {duration(event.seconds_left)} left"
+        mean = math.nan if self._mean is None else self._mean
+        told = f"loss {mean:.4f}  {speed:.2f} steps/s  {duration(event.seconds_left)} left"
         self._progress("training", event.last, event.total, told)
         if self.quiet and (event.last % max(1, event.total // 10) == 0 or event.last == event.total):
             print(f"step {event.last}/{event.total}  {told}", flush=True)

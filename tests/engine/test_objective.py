@@ -227,5 +227,7 @@ def test_noise_has_unit_variance_and_the_offset_adds_its_square_to_the_mean_of_a
     assert abs(plain.var() - 1) < 0.01
     assert abs(plain.mean((2, 3)).var() - 1 / 64) < 0.002
     assert abs(offset.mean((2, 3)).var() - (1 / 64 + 0.25)) < 0.02
+    channels = offset.mean((2, 3))
+    assert abs((channels[:, 0] * channels[:, 1]).mean()) < 0.05  # each channel has an offset of its own
     # Only the mean of a channel differs, and the rest of the noise is the same draw.
     assert (offset - plain).std((2, 3)).max() < 1e-6

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trainer_core import families, recipe
+from trainer_core.data import scan_memory
 from trainer_core.engine import checkpoints, metrics, run, sampling
 from trainer_core.engine.events import Checkpointed, Finished, Previewed, Scanned, Started, Steps, Validated, Warned
 from trainer_core.engine.run_folder import RunFolder
@@ -200,7 +201,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning_and_the_run_ends_in_the
     else:
         whole = (newest / damage).read_bytes()
         (newest / damage).write_bytes(whole[: len(whole) // 2])
-    resumed, heard = train(settings, "torn")
+    resumed, heard = train(settings, "torn", warnings=True)
     (warning,) = heard.of(Warned)
     assert str(newest) in warning.message and "before it" in warning.message
     assert heard.of(Started)[0].step == 2
@@ -450,3 +451,95 @@ def test_a_failing_step_is_a_scion_error_that_says_what_is_kept(train, model):
         train({"run.steps": 30, "run.batch_size": 1}, model=model)
     assert "not finite 5 times in a row" in str(caught.value)
     assert "Kept: step 8" in caught.value.__notes__[0]
+
+
+def test_a_stop_while_a_resumed_run_is_still_encoding_tells_the_step_that_it_is_at(train, make_recipe, tmp_path):
+    first, _ = train({"run.steps": 5}, stop_after=3)
+
+    class Waiting:
+        def __init__(self):
+            self.encoding, self.ends = False, []
+
+        def on(self, event):
+            self.encoding |= getattr(event, "what", "") == "encoding"
+            self.ends += [event] if isinstance(event, Finished) else []
+
+    observer = Waiting()
+    result = run.train(make_recipe({"run.steps": 5}), tmp_path / "run", [observer], lambda: observer.encoding)
+    assert (result.status, result.step, result.total, result.lora) == ("stopped", 3, 5, first.lora)
+    assert (observer.ends[0].step, observer.ends[0].total) == (3, 5)
+    again, heard = train({"run.steps": 5})
+    assert heard.of(Started)[0].step == 3 and again.step == 5
+
+
+def test_the_written_recipe_names_its_files_from_anywhere(train, base, pictures, tmp_path, monkeypatch):
+    first, _ = train({"run.steps": 1}, "first")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base, "here")
+    shutil.copy(first.lora, "start.safetensors")
+    shutil.copytree(pictures, "pictures")
+    relative = {"base": "here", "dataset.path": "pictures", "adapter.start_from": "start.safetensors"}
+    result, _ = train({**relative, "dataset.cache": "disk", "dataset.cache_path": "encoded"})
+    written = recipe.read(result.folder / "recipe.json")
+    assert (written.base, written.dataset.path) == (str(tmp_path / "here"), str(tmp_path / "pictures"))
+    assert written.adapter.start_from == str(tmp_path / "start.safetensors")
+    assert written.dataset.cache_path == str(tmp_path / "encoded")
+    monkeypatch.chdir("/")
+    _, heard = train(written)
+    assert not heard.of(Steps)
+
+
+def test_the_built_in_base_keeps_its_name_whatever_lies_in_the_folder(make_recipe, tmp_path, monkeypatch):
+    from trainer_core.engine.events import Audience
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scion-tiny").mkdir()
+    asked = run._Run(make_recipe({"base": "scion-tiny"}), tmp_path / "run", Audience([]), lambda: False)
+    asked._write_recipe(RunFolder(tmp_path / "run"))
+    assert recipe.read(tmp_path / "run" / "recipe.json").base == "scion-tiny"
+
+
+def test_the_cache_decides_nothing_but_the_time(train, tmp_path):
+    settings = {"dataset.flip": True, "dataset.crop": "random", "dataset.variants": 2, "run.steps": 4}
+    kept, _ = train(settings, "memory")
+    for name, more in {
+        "off": {"dataset.cache": "off"},
+        "disk": {"dataset.cache": "disk", "dataset.cache_path": str(tmp_path / "cache")},
+        "disk again": {"dataset.cache": "disk", "dataset.cache_path": str(tmp_path / "cache"), "dataset.workers": 0},
+    }.items():
+        assert same(kept, train({**settings, **more}, name)[0]), name
+
+
+def test_pictures_in_memory_train_like_files(train, make_recipe, pictures):
+    config = make_recipe({"dataset.path": ""}).dataset
+    files = sorted(pictures.glob("*.png"))
+    texts = [path.with_suffix(".txt").read_text() for path in files]
+    scan = scan_memory([Image.open(path) for path in files], texts, config)
+    result, heard = train({"dataset.path": "", "output.name": "wired"}, scan=scan)
+    assert result.step == 3 and result.lora.name == "wired.safetensors"
+    again, heard = train({"dataset.path": "", "output.name": "wired"}, scan=scan)
+    assert again == result and not heard.of(Steps)
+
+
+def test_a_picture_that_disappears_in_training_is_named_and_what_is_done_is_kept(make_recipe, pictures, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures, copy)
+
+    class Thief:
+        def on(self, event):
+            if isinstance(event, Steps) and event.last == 2:
+                for path in copy.glob("*.png"):
+                    path.unlink()
+
+    asked = make_recipe({"dataset.path": str(copy), "dataset.cache": "off", "run.steps": 50})
+    with pytest.raises(BadInput, match=r"\d\.png") as caught:
+        run.train(asked, tmp_path / "run", [Thief()])
+    kept = checkpoints.latest(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert kept.step >= 2
+    assert f"Kept: step {kept.step}" in caught.value.__notes__[0]
+
+
+def test_a_preview_size_that_the_base_cannot_draw_is_refused_before_training(train, tmp_path):
+    with pytest.raises(BadInput, match="preview.height: 100 is no multiple of 8; 96 is the nearest below"):
+        train({"preview.height": 100})
+    assert not (tmp_path / "run").exists()

@@ -47,7 +47,12 @@ def test_a_zero_terminal_snr_base_is_sampled_from_its_last_timestep(changed_base
     config = PreviewConfig(sampler=sampler, steps=6, seed=3)
     ours = sampling.draw(model, [PROMPT], config, 64, 64)
     torch.testing.assert_close(ours, theirs(pipeline(base), sampler), rtol=0, atol=1e-4)
-    schedule = model.diffusion.sampler(sampler)
+
+
+@pytest.mark.parametrize("sampler", CLASSES)
+def test_zero_terminal_snr_begins_at_the_last_timestep_whatever_spacing_the_base_names(changed_base, sampler):
+    base = changed_base(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading")
+    schedule = families.load(str(base)).diffusion.sampler(sampler)
     schedule.set_timesteps(6)
     assert int(schedule.timesteps[0]) == 999
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 from a folder or one file: the same model as diffusers and transformers make of it, or a reason."""
+"""Stable Diffusion 1 from a folder or one file: the same model as diffusers and transformers make of it."""
 
 import json
 import shutil
@@ -372,6 +372,13 @@ def test_a_file_with_holes_is_bad_input_and_no_bug(original, tmp_path, lost):
     save_file({key: value for key, value in original.items() if not key.endswith(lost)}, path)
     with pytest.raises(BadInput, match=str(path)):
         families.load(str(path))
+
+
+def test_an_inpainting_model_is_refused(original, tmp_path):
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({**original, name: torch.zeros(32, 9, 3, 3)}, tmp_path / "inpainting.safetensors")
+    with pytest.raises(BadInput, match="takes 9 channels instead of 4: it is made for inpainting"):
+        families.load(str(tmp_path / "inpainting.safetensors"))
 
 
 def test_clips_own_tokenizer_is_rebuilt_as_it_was_released():

@@ -24,6 +24,7 @@ from .metrics import MetricsFile
 from .output import file_name
 from .run_config import PRECISIONS, pick_device, pick_precision
 from .run_folder import RunFolder, RunState, free_name
+from .sampling import check_size
 from .session import Session
 from .trainer import Trainer
 
@@ -79,6 +80,7 @@ class _Run:
             return self._nothing_done()
         if model is None:
             model = families.detect(source).load(source, PRECISIONS[self.precision])
+        check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
         dataset = Dataset(
             scan.items, self.recipe.dataset, self.recipe.run.seed, model.encoder.pixel_step, model.resolution
@@ -144,7 +146,7 @@ class _Run:
         remove_partial(folder.path)
         encoder.to(self.device)
         if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
-            return self._nothing_done()
+            return self._nothing_done(folder, state)
         prompts = self._prompts(dataset)
         entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
         if not dataset.needs_encoder:
@@ -190,14 +192,20 @@ class _Run:
     def _write_recipe(self, folder: RunFolder) -> None:
         """Beside the run, so that `scion train <folder>/recipe.json` goes on with it from anywhere on this machine."""
         written = self.recipe.as_dict()
-        if self.recipe.dataset.path:
-            written["dataset"]["path"] = str(Path(self.recipe.dataset.path).expanduser().resolve())
-        if Path(self.recipe.base).expanduser().exists():
+        for part, key in (("dataset", "path"), ("dataset", "cache_path"), ("adapter", "start_from")):
+            if written[part][key]:
+                written[part][key] = str(Path(written[part][key]).expanduser().resolve())
+        if self.recipe.base not in families.BUILT_IN and Path(self.recipe.base).expanduser().exists():
             written["base"] = str(Path(self.recipe.base).expanduser().resolve())
         written["output"]["name"] = file_name(self.recipe)
         write_json(folder.recipe, written)
 
-    def _nothing_done(self) -> Result:
+    def _nothing_done(self, folder: RunFolder | None = None, state: RunState | None = None) -> Result:
+        """Stopped before training began, or went on."""
+        step, total = (state.step, state.total) if state else (0, 0)
+        file = folder.path / state.lora if folder and state and state.lora else None
         line = "Stopped before the first step; start again to go on (what is encoded on disk stays)."
-        self.audience.on(Finished("stopped", 0, 0, None, [line]))
-        return Result("stopped", self.path, 0, 0, None)
+        if step:
+            line = f"Stopped before going on at step {step}; start again to go on."
+        self.audience.on(Finished("stopped", step, total, file, [line]))
+        return Result("stopped", folder.path if folder else self.path, step, total, file)

@@ -104,6 +104,8 @@ def pick_precision(name: str, device: torch.device) -> str:
     Raises:
         BadInput: the device cannot train in it.
     """
+    if name not in ("auto", *PRECISIONS):
+        raise BadInput(f"run.precision: {name!r} is not one of auto, {', '.join(PRECISIONS)}")
     if name == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if name == "fp16" and device.type != "cuda":

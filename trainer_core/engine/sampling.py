@@ -86,6 +86,18 @@ def sample(
     return latents.cpu()
 
 
+def check_size(width: int, height: int, step: int) -> None:
+    """
+    Raises:
+        BadInput: a side, in pixels, is no multiple of `step`.
+    """
+    for side, name in ((width, "width"), (height, "height")):
+        if side % step:
+            raise BadInput(
+                f"preview.{name}: {side} is no multiple of {step}; {side // step * step} is the nearest below"
+            )
+
+
 def draw(
     model: Model,
     prompts: list[str],
@@ -107,12 +119,7 @@ def draw(
     Raises:
         BadInput: a size that the base cannot draw.
     """
-    step = model.encoder.pixel_step
-    for side, name in ((width, "width"), (height, "height")):
-        if side % step:
-            raise BadInput(
-                f"preview.{name}: {side} is no multiple of {step}; {side // step * step} is the nearest below"
-            )
+    check_size(width, height, model.encoder.pixel_step)
     seeds = seeds or [config.seed + i for i in range(len(prompts))]
     told, negative = entries or (
         model.encoder.encode_captions(prompts),

@@ -7,7 +7,7 @@ import torch
 from ..errors import BadInput
 from .base import Conditioning, Encoder, Family, Model
 from .sd15 import StableDiffusion1
-from .sources import Source, resolve
+from .sources import BUILT_IN, Source, resolve
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(),)}
 
@@ -43,4 +43,4 @@ def load(base: str, dtype: torch.dtype = torch.float32) -> Model:
     return detect(source).load(source, dtype)
 
 
-__all__ = ["FAMILIES", "Conditioning", "Encoder", "Family", "Model", "Source", "detect", "load", "resolve"]
+__all__ = ["BUILT_IN", "FAMILIES", "Conditioning", "Encoder", "Family", "Model", "Source", "detect", "load", "resolve"]

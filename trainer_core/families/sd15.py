@@ -83,6 +83,11 @@ class StableDiffusion1(Family):
             diffusion = Diffusion(configs["scheduler"])
         except ValueError as error:
             raise BadInput(f"base: {source.path}: {error}") from None
+        if unet.config.in_channels != vae.config.latent_channels:
+            raise BadInput(
+                f"base: the UNet of {source.path} takes {unet.config.in_channels} channels instead of "
+                f"{vae.config.latent_channels}: it is made for inpainting or editing, which is not trained here"
+            )
         side = unet.config.sample_size * encoder.pixel_step
         return Model(self, unet, encoder, diffusion, side, sampled_hash(unet), source.name)
 

@@ -80,7 +80,7 @@ def _unet_config(state: State) -> dict:
         attention.append(attends)
         blocks = level_blocks
         index += 1  # the downsampler between two levels
-    first = next(key for key in keys if key.endswith("attn2.to_k.weight"))
+    first = next((key for key in keys if key.endswith("attn2.to_k.weight")), "attn2.to_k.weight")
     return {
         "sample_size": 64,
         "in_channels": keys["input_blocks.0.0.weight"].shape[1],

@@ -29,6 +29,8 @@ def read_weights(path: Path) -> State:
         raise BadInput(
             f"base: {path} cannot be read as weights ({_first_line(error)}); is the download complete?"
         ) from None
+    if not isinstance(state, dict):
+        raise BadInput(f"base: {path} holds {type(state).__name__} instead of named weights")
     state = state.get("state_dict", state)
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
