@@ -271,13 +271,15 @@ def test_sample_draws_with_a_lora_what_the_engine_draws(scion, words, base, tmp_
     said = ["sample", "--base", base, "--prompt", "a red ring", "--seed", "7", "--steps", "3", "--device", "cpu"]
     assert scion(*said, "--out", "plain.png")[0] == 0
     lora = tmp_path / "mine" / "things.safetensors"
-    code, told, errors = scion(*said, "--lora", lora, "--out", "with.png", "--sampler", "ddim", "--negative", "x")
+    code, told, errors = scion(*said, "--lora", lora, "--out", "with.png", "--sampler", "ddim")
     assert code == 0, errors
     assert "with.png  seed 7  a red ring" in told
-    config = sampling.PreviewConfig(sampler="ddim", steps=3, seed=7, negative="x")
+    config = sampling.PreviewConfig(sampler="ddim", steps=3, seed=7)
     expected = sampling.draw(load_for_sampling(str(base), str(lora)), ["a red ring"], config, 64, 64)[0]
     assert np.abs(pixels("with.png") - expected.numpy() * 255).max() <= 1
     assert np.abs(pixels("with.png") - pixels("plain.png")).max() > 20
+    assert scion(*said, "--lora", lora, "--sampler", "ddim", "--out", "half.png", "--precision", "bf16")[0] == 0
+    assert 0 < np.abs(pixels("half.png") - pixels("with.png")).mean() < 10
     assert scion(*said, "--lora", lora, "--strength", "0", "--out", "none.png")[0] == 0
     assert np.abs(pixels("none.png") - pixels("plain.png")).max() <= 1
 

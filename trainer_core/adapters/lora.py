@@ -193,10 +193,9 @@ def apply(model: nn.Module, pairs: dict[str, LoraPair], strength: float = 1.0) -
     dtype = next(model.parameters()).dtype
     inject_adapter_in_model(settings, model, NAME)
     for path, layer in layers(model).items():
-        with torch.no_grad():
-            layer.lora_A[NAME].weight.copy_(pairs[path].down)
-            layer.lora_B[NAME].weight.copy_(pairs[path].up)
-    model.requires_grad_(False).to(dtype)
+        for half, tensor in ((layer.lora_A[NAME], pairs[path].down), (layer.lora_B[NAME], pairs[path].up)):
+            half.weight.data = tensor.to(half.weight.device, dtype, copy=True)
+    model.requires_grad_(False)
 
 
 @contextlib.contextmanager

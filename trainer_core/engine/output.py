@@ -68,6 +68,9 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
     said = recipe.as_dict()
     # A path would tell strangers about the user's disk.
     said["dataset"]["path"], said["dataset"]["cache_path"] = Path(recipe.dataset.path).name, ""
+    said["adapter"]["start_from"] = Path(recipe.adapter.start_from).name
+    if Path(recipe.base).expanduser().exists():
+        said["base"] = model.name
     side = recipe.dataset.resolution or model.resolution
     return build(
         Facts(
