@@ -46,7 +46,7 @@ def judge(picture: np.ndarray) -> Verdict:
     distance = np.linalg.norm(pixels - back, axis=-1)
     peak = np.percentile(distance, 97)
     background = _nearest_colour(back)
-    mask = _largest_blob(distance > max(25.0, peak / 2))
+    mask = _largest_blob(distance > max(25.0, peak / 2)) if background else None
     if mask is None:
         return Verdict(None, None, background, None, 0.0)
     inside = pixels[mask & (distance > 0.8 * np.median(distance[mask]))]
