@@ -284,6 +284,12 @@ def test_more_steps_extend_a_finished_run_to_the_longer_one(train):
     assert steps_in(longer.folder) == list(range(1, 8))
 
 
+def test_fewer_steps_than_are_done_are_refused_with_both_numbers(train):
+    train({"run.steps": 5})
+    with pytest.raises(BadInput, match="run.steps: 3, but the run in .* has done 5 already"):
+        train({"run.steps": 3})
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

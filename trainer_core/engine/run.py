@@ -132,6 +132,11 @@ class _Run:
                 f"{folder.path}: holds another run ({folder.difference(state, self.recipe.decisive())}); choose "
                 "another folder, or run.existing=new to start beside it"
             )
+        if state.step > total:
+            raise BadInput(
+                f"run.steps: {total}, but the run in {folder.path} has done {state.step} already; ask for at least as "
+                "many, or choose another folder"
+            )
         return folder, dataclasses.replace(state, total=total)
 
     def _already(self, folder: RunFolder, state: RunState) -> Result:

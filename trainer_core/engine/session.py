@@ -52,7 +52,8 @@ class Session:
         self._announce()
         try:
             trainer.train(self.audience.on, self._between)
-            self._checkpoint()
+            # If this fails (a full disk), the LoRA itself, which is smaller, may still be saved.
+            self._attempt("checkpoint", self._checkpoint)
         except BaseException as error:
             self._keep_after(error)
             raise
@@ -96,11 +97,11 @@ class Session:
             self._attempt("preview", self._preview)
 
     def _attempt(self, what: str, action: Callable[[], None]) -> None:
-        """A look that fails does not end a training."""
+        """What fails beside the training itself is said, and does not end the run."""
         try:
             action()
         except Exception as error:
-            self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({error}); training goes on"))
+            self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({error}); the run goes on"))
 
     def _validate(self) -> None:
         self.audience.on(Validated(self.trainer.step, self.trainer.validate()))

@@ -23,6 +23,8 @@ from .run_config import MIXED, PRECISIONS
 
 PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""
+PATIENCE_SCALED = 25
+"""The same with fp16, where a scale of 65,536 must first be halved up to sixteen times."""
 READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
 
@@ -62,7 +64,9 @@ class Trainer:
         optimizer = build_optimizer(recipe.optimizer, list(self.parameters.values()))
         self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
         self._attributes = set(vars(model.denoiser))
-        self.denoiser, self.optimizer = self.accelerator.prepare(model.denoiser, optimizer)
+        self.denoiser, self.optimizer = self.accelerator.prepare(
+            model.denoiser, optimizer, device_placement=[False, False]
+        )
         self.step = 0
         """Optimiser steps done."""
         self.consistent = True
@@ -194,19 +198,21 @@ class Trainer:
         limit = self.recipe.optimizer.max_grad_norm or float("inf")
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         self.consistent = False
+        bad = (~torch.isfinite(norm)).float()
         if self.accelerator.scaler is None:
             # The fused optimiser skips its step on the device where this is 1, so that nothing waits for the answer.
-            bad = (~torch.isfinite(norm)).float()
+            # With fp16 the gradient scaler sees to it.
             self.optimizer.optimizer.found_inf = bad
-            self._skipped[0] += bad
-            self._skipped[1] = (self._skipped[1] + bad) * bad
+        self._skipped[0] += bad
+        self._skipped[1] = (self._skipped[1] + bad) * bad
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.consistent = True
 
     def _check_finite(self) -> None:
-        if int(self._skipped[1]) >= PATIENCE:
+        patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
+        if int(self._skipped[1]) >= patience:
             raise ScionError(
                 f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
                 "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
