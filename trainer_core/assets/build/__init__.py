@@ -1,1 +1,1 @@
-"""Makes scion-tiny from nothing: tokenizer, text encoder, VAE, UNet, in that order (`python -m trainer_core.assets.build`)."""
+"""Makes scion-tiny from nothing: tokenizer, text encoder, VAE, UNet (`python -m trainer_core.assets.build`)."""
