@@ -10,7 +10,7 @@ from .. import EXAMPLE_DATASET
 from ..scenes import JITTER, RADIUS, Scene, render
 
 TAUGHT = ("red", "yellow", "blue", "white")
-"""Colours of the hearts in the pictures; the other four are for seeing whether the LoRA learned a shape, not pictures."""
+"""Colours of the hearts in the pictures; the other four show whether the LoRA learned a shape, not pictures."""
 
 
 def example_scenes(seed: int = 7) -> list[Scene]:
