@@ -76,7 +76,7 @@ def test_in_a_terminal_one_bar_shows_step_loss_speed_and_time_left(capsys, tmp_p
     told = capsys.readouterr()
     assert "Going on at step 40 of 100" in told.out and "in between" in told.out
     assert "encoding " in told.err
-    assert re.search(r"training  100% \|█{24}\| 100/100, loss 0\.5200  4\.00 steps/s  0 s left", told.err)
+    assert re.search(r"training  100% \|█{24}\| 100/100, loss 1\.0000  4\.00 steps/s  0 s left", told.err)
     assert "Stopped and kept: step 100 of 200" in told.out and "LoRA" not in told.out
 
 

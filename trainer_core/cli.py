@@ -1,6 +1,7 @@
 """The command line: words to calls, errors to messages and exit codes."""
 
 import argparse
+import os
 import sys
 
 from . import __version__
@@ -31,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("scion: interrupted", file=sys.stderr)
         _print_notes(error)
         return STOPPED
+    except BrokenPipeError:
+        # Who read our output (head, less) has left; Python would complain once more when it flushes at the end.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        return FAILED
     except Exception as error:
         # A bug: its traceback is what helps. Notes say what was kept.
         import traceback

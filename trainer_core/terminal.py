@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import deque
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ class Terminal:
         self.quiet = not sys.stderr.isatty() if quiet is None else quiet
         self._bar: tqdm | None = None
         self._what = ""
-        self._mean: float | None = None
+        self._losses: deque[float] = deque(maxlen=100)
 
     def say(self, text: str) -> None:
         if self._bar is None:
@@ -62,10 +63,9 @@ class Terminal:
         )
 
     def _steps(self, event: Steps) -> None:
-        for loss in filter(math.isfinite, event.losses):
-            self._mean = loss if self._mean is None else 0.98 * self._mean + 0.02 * loss
+        self._losses.extend(filter(math.isfinite, event.losses))
         speed = 1 / event.seconds_per_step
-        mean = math.nan if self._mean is None else self._mean
+        mean = sum(self._losses) / len(self._losses) if self._losses else math.nan
         told = f"loss {mean:.4f}  {speed:.2f} steps/s  {duration(event.seconds_left)} left"
         self._progress("training", event.last, event.total, told)
         if self.quiet and (event.last % max(1, event.total // 10) == 0 or event.last == event.total):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from trainer_core.engine import charts, metrics
-from trainer_core.engine.events import Steps, Validated
+from trainer_core.engine.events import Audience, Steps, Validated, Warned
 from trainer_core.engine.meter import Meter
 from trainer_core.engine.metrics import MetricsFile
 
@@ -140,3 +140,32 @@ def test_the_meter_measures_steps_and_not_what_happens_between():
     assert told.seconds_left == pytest.approx(7 * told.seconds_per_step)
     assert (told.first, told.last, told.total) == (2, 3, 10)
     assert 50e6 < told.memory < 50e9
+
+
+def test_an_observer_that_fails_is_asked_no_more_and_the_others_hear_of_it():
+    class Failing:
+        calls = 0
+
+        def on(self, event):
+            self.calls += 1
+            raise BrokenPipeError("closed")
+
+    class Listening:
+        def __init__(self):
+            self.heard = []
+
+        def on(self, event):
+            self.heard.append(event)
+
+    failing, listening = Failing(), Listening()
+    audience = Audience([failing, listening])
+    audience.on(Validated(1, 0.5))
+    audience.on(Validated(2, 0.25))
+    assert failing.calls == 1
+    assert [event for event in listening.heard if isinstance(event, Validated)] == [
+        Validated(1, 0.5),
+        Validated(2, 0.25),
+    ]
+    assert (
+        "Failing failed (BrokenPipeError: closed)" in next(e for e in listening.heard if isinstance(e, Warned)).message
+    )

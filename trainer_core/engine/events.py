@@ -112,11 +112,17 @@ class Observer(Protocol):
 
 
 class Audience:
-    """Several observers as one."""
+    """Several observers as one. One that fails (a closed pipe, a full disk) is heard of once and asked no more: a run
+    does not end because somebody stopped looking."""
 
     def __init__(self, observers):
         self.observers = list(observers)
 
     def on(self, event: Event) -> None:
-        for observer in self.observers:
-            observer.on(event)
+        for observer in list(self.observers):
+            try:
+                observer.on(event)
+            except Exception as error:
+                self.observers.remove(observer)
+                name = type(observer).__name__
+                self.on(Warned(f"{name} failed ({type(error).__name__}: {error}) and hears no more of this run"))

@@ -101,7 +101,7 @@ def guess_family(shapes: Shapes) -> str | None:
         return "Stable Diffusion 3"
     if re.search(r"Wqkv|blocks[._]\d+[._]default_modulation", text):
         return "HunyuanDiT"
-    widths = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+    widths = {128: "scion-tiny", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
     for key, shape in shapes.items():
         split = split_key(key)
         if split and split[1] == "down" and re.search(r"attn2[._](processor[._])?to[._][kv]$", split[0]):

@@ -4,7 +4,9 @@ import functools
 
 import torch
 
+from ..assets import SCION_TINY
 from .lora import Target
+from .safe_io import read_json
 
 _SDXL_UNET = {
     "block_out_channels": (320, 640, 1280),
@@ -24,11 +26,18 @@ _UNETS = {"Stable Diffusion 1.x": {"cross_attention_dim": 768}, "Stable Diffusio
 @functools.cache
 def standard_target(family: str) -> Target | None:
     """The usual UNet and text encoders of a family (named as `foreign.guess_family` does); None if not known here."""
-    if family not in _UNETS:
-        return None
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    if family == "scion-tiny":
+        configs = {part: read_json(SCION_TINY / part / "config.json") for part in ("unet", "text_encoder")}
+        with torch.device("meta"):
+            return Target.of(
+                unet=UNet2DConditionModel.from_config(configs["unet"]),
+                text_encoder=CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
+            )
+    if family not in _UNETS:
+        return None
     with torch.device("meta"):
         parts = {
             "unet": UNet2DConditionModel(**_UNETS[family]),
