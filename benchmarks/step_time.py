@@ -140,10 +140,11 @@ def measure(case: str, photos: Path, blocks: int) -> None:
     dataset.encode(model.encoder)
     ours = Ours(model, recipe, dataset)
     loaded = [dataset.load(ours.trainer.order.batch(i)) for i in range(ours.trainer.order.batches_per_epoch)]
-    full = [b for b in loaded if len(b.keys) == batch]
-    batches = [(b.latents, ours.trainer.conditioning(b.conditioning)["text"]) for b in full]
+    if any(len(b.keys) != batch for b in loaded):
+        raise SystemExit(f"{len(scan.items)} pictures are no multiple of {batch}: short batches would spoil the times")
+    batches = [(b.latents, ours.trainer.conditioning(b.conditioning)["text"]) for b in loaded]
     plain = Plain(twin, recipe, batches, model, list(lora.layers(model.denoiser)))
-    loss_off, gradient_off = compare_once(ours, plain, full[0])
+    loss_off, gradient_off = compare_once(ours, plain, loaded[0])
     times = {"ours": [], "plain": []}
     for block in range(blocks + 1):
         order = [("ours", ours), ("plain", plain)]
@@ -182,7 +183,7 @@ def drawn_photos(folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="a dataset folder with at least four pictures")
+    parser.add_argument("--photos", type=Path, help="a dataset folder; its pictures must be a multiple of four")
     parser.add_argument("--blocks", type=int, default=6, help="alternations, of two steps each")
     parser.add_argument("--only", default=",".join(CASES), help="cases, of " + ", ".join(CASES))
     given = parser.parse_args()

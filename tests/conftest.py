@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -221,3 +222,12 @@ def snapshot_of(module):
 @pytest.fixture(scope="session")
 def snapshot():
     return snapshot_of
+
+
+@pytest.fixture(scope="module")
+def every_core():
+    """For tests that sample hundreds of pictures, the only long work of the suite."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
+    yield
+    torch.set_num_threads(before)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 from PIL import Image
 
 from trainer_core.adapters import lora
@@ -47,13 +46,7 @@ class Demo:
             return
 
 
-@pytest.fixture(scope="module", autouse=True)
-def every_core():
-    """Sampling hundreds of pictures is the only long work of the suite."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("every_core")
 
 
 @pytest.fixture(scope="module")

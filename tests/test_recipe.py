@@ -170,7 +170,7 @@ def test_one_setting_is_changed_by_its_dotted_name():
 def test_the_fingerprint_changes_with_what_decides_the_weights_and_with_nothing_else():
     def fingerprint(name=None, text=""):
         changed = recipe.with_setting(Recipe(), name, text) if name else Recipe()
-        return changed.fingerprint("model", "dataset")
+        return changed.fingerprint("model", "dataset", "fp32")
 
     plain = fingerprint()
     same = ("run.preview_every=7", "run.steps=9", "dataset.path=x", "output.dtype=bf16", "dataset.workers=9", "base=y")
@@ -178,8 +178,37 @@ def test_the_fingerprint_changes_with_what_decides_the_weights_and_with_nothing_
         assert fingerprint(*setting.split("=")) == plain, setting
     for setting in ("adapter.rank=8", "run.seed=1", "run.batch_size=2", "dataset.flip=true", "objective.loss=huber"):
         assert fingerprint(*setting.split("=")) != plain, setting
-    assert Recipe().fingerprint("other", "dataset") != plain != Recipe().fingerprint("model", "other")
+    for other in (("other", "dataset", "fp32"), ("model", "other", "fp32"), ("model", "dataset", "bf16")):
+        assert Recipe().fingerprint(*other) != plain, other
+
+
+def test_the_precision_that_a_run_computes_in_decides_and_not_how_it_was_asked_for():
+    asked = recipe.with_setting(Recipe(), "run.precision", "fp32")
+    assert asked.decisive("fp32") == Recipe().decisive("fp32")
+    assert Recipe().decisive("bf16")["run.precision"] == "bf16"
 
 
 def test_the_page_of_settings_is_the_one_that_the_code_would_write():
     assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.for_page()
+
+
+def test_commas_belong_to_prompts_and_patterns_and_separate_other_lists():
+    changed = recipe.Recipe()
+    for name, text, expected in (
+        ("preview.prompts", "1girl, red hair, solo", ["1girl, red hair, solo"]),
+        ("preview.prompts", '["a ring", "a cross, red"]', ["a ring", "a cross, red"]),
+        ("adapter.targets", r"re:.*blocks\.\d{1,2}\..*to_q", [r"re:.*blocks\.\d{1,2}\..*to_q"]),
+        ("adapter.targets", "to_q, to_k", ["to_q", "to_k"]),
+    ):
+        changed = recipe.with_setting(changed, name, text)
+        part, _, key = name.partition(".")
+        assert getattr(getattr(changed, part), key) == expected
+
+
+@pytest.mark.parametrize("ending", ["json", "toml"])
+def test_a_recipe_is_written_and_read_back_after_its_ending(tmp_path, ending):
+    made = recipe.from_dict({"adapter": {"rank": 3, "alpha": 1.5}, "preview": {"prompts": ['a "ring", red']}})
+    recipe.write(made, tmp_path / f"mine.{ending}")
+    assert recipe.read(tmp_path / f"mine.{ending}") == made
+    with pytest.raises(BadInput, match="json or .toml"):
+        recipe.write(made, tmp_path / "mine.yaml")

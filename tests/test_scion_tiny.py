@@ -4,7 +4,6 @@ import json
 import random
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -14,14 +13,7 @@ from trainer_core.assets.judge import judge
 from trainer_core.assets.scenes import COLOURS, NEW_SHAPES, RADIUS, SHAPES, Scene, random_scene, render
 from trainer_core.families import load
 
-
-@pytest.fixture(scope="module", autouse=True)
-def every_core():
-    """Sampling hundreds of pictures is the only long work of the suite."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("every_core")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,13 @@ DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; the exit code is 0 done, 1 failed, 2 bad input, 130 stopped and kept."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on Windows speaks cp1252: a Chinese file name must not end a run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     given = parser.parse_args(arguments)
-    # Heavy libraries are imported by the commands that need them, so that --help answers at once.
+    # Heavy libraries are imported by the commands that need them, so that `scion --help` answers at once.
     from . import commands
 
     try:
@@ -23,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         for problem in error.problems:
             print(f"scion: {problem}", file=sys.stderr)
+        _print_notes(error)
         return BAD_INPUT
     except ScionError as error:
         print(f"scion: {error}", file=sys.stderr)
@@ -124,8 +129,13 @@ def _train(commands) -> None:
     train.add_argument("--base", help="scion-tiny, a diffusers folder, a checkpoint file, or a cached hub id")
     train.add_argument("--dataset", metavar="DIR", help="folder of pictures with captions")
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the recipe's own, or scion-runs/NAME)")
+    train.add_argument("--save-recipe", metavar="FILE", help="only write the settings, to a .json or .toml file")
     train.add_argument("--quiet", action="store_true", help="no progress bars")
     _set(train)
+
+
+_SAMPLING = {"seed": int, "steps": int, "guidance": float, "sampler": str, "width": int, "height": int}
+"""What `scion sample` shares with a recipe's previews: names and defaults are theirs."""
 
 
 def _sample(commands) -> None:
@@ -134,13 +144,9 @@ def _sample(commands) -> None:
     sample.add_argument("--lora", metavar="FILE", help="a LoRA file in any dialect")
     sample.add_argument("--strength", type=float, default=1.0, help="of the LoRA (default: %(default)s)")
     sample.add_argument("--prompt", action="append", required=True, help="may be given many times")
-    sample.add_argument("--negative", default="", help="what not to draw")
     sample.add_argument("--out", default="samples", help="a .png for one picture, else a folder (default: %(default)s)")
-    sample.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
-    sample.add_argument("--steps", type=int, default=25, help="denoising steps (default: %(default)s)")
-    sample.add_argument("--guidance", type=float, default=5.0, help="guidance scale (default: %(default)s)")
-    sample.add_argument("--sampler", default="dpmpp_2m", help="(default: %(default)s)")
-    sample.add_argument("--width", type=int, default=0, help="pixels; 0 = the base's own")
-    sample.add_argument("--height", type=int, default=0, help="pixels; 0 = the base's own")
+    sample.add_argument("--negative", help="what not to draw")
+    for name, kind in _SAMPLING.items():
+        sample.add_argument(f"--{name}", type=kind, help=f"as preview.{name} in `scion train --help`")
     sample.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     sample.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 (default: %(default)s)")

@@ -14,9 +14,14 @@ from .errors import BadInput
 
 def train(given: Namespace) -> int:
     from .engine.run import train as run
+    from .recipe import write
     from .terminal import Terminal
 
     recipe, folder = _recipe_and_folder(given)
+    if given.save_recipe:
+        write(recipe, given.save_recipe)
+        print(f"{given.save_recipe}: written; train it with: scion train {given.save_recipe}")
+        return DONE
     result = run(recipe, folder, [Terminal(True if given.quiet else None)], stop_on_interrupt())
     return STOPPED if result.status == "stopped" else DONE
 
@@ -89,33 +94,26 @@ def sample(given: Namespace) -> int:
     from .engine.charts import save_png, to_image
     from .sampler import load_for_sampling
 
-    config = sampling.PreviewConfig(
-        negative=given.negative,
-        seed=given.seed,
-        steps=given.steps,
-        guidance=given.guidance,
-        sampler=given.sampler,
-        width=given.width,
-        height=given.height,
-    )
+    shared = {name: getattr(given, name, None) for name in options.options_of(sampling.PreviewConfig)}
+    config = sampling.PreviewConfig(**{name: value for name, value in shared.items() if value is not None})
     problems = [problem.replace("preview.", "--", 1) for problem in options.problems_of(config, "preview")]
     if problems:
         raise BadInput(*problems)
-    paths = _picture_paths(given)
+    paths = _picture_paths(given, config.seed)
     try:
         model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
-        size = given.width or model.resolution, given.height or model.resolution
+        size = config.width or model.resolution, config.height or model.resolution
         pictures = sampling.draw(model, given.prompt, config, *size)
     except BadInput as error:
         # Here the settings are words of the command line.
         raise BadInput(*(re.sub(r"^(preview|run)\.", "--", problem) for problem in error.problems)) from None
     for number, (path, prompt) in enumerate(zip(paths, given.prompt, strict=True)):
         save_png(path, to_image(pictures[number]))
-        print(f"{path}  seed {given.seed + number}  {prompt}")
+        print(f"{path}  seed {config.seed + number}  {prompt}")
     return DONE
 
 
-def _picture_paths(given: Namespace) -> list[Path]:
+def _picture_paths(given: Namespace, seed: int) -> list[Path]:
     out = Path(given.out)
     if out.suffix.lower() == ".png":
         if len(given.prompt) == 1:
@@ -124,7 +122,7 @@ def _picture_paths(given: Namespace) -> list[Path]:
     if out.suffix:
         raise BadInput(f"--out: {out} does not end in .png; pictures are written as PNG, into a .png file or a folder")
     words = [re.sub(r"[^\w]+", "-", prompt).strip("-")[:60] or "picture" for prompt in given.prompt]
-    return [out / f"{word}-{given.seed + number}.png" for number, word in enumerate(words)]
+    return [out / f"{word}-{seed + number}.png" for number, word in enumerate(words)]
 
 
 def inspect(given: Namespace) -> int:

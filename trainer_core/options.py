@@ -26,6 +26,9 @@ class Option:
     above: float | None = None
     choices: tuple[str, ...] = ()
     advanced: bool = False
+    separated: bool = True
+    """Whether commas on the command line separate a list's entries; off for prompts, which are full of commas. A JSON
+    list is always one, and text that begins with `re:` never is."""
     decides: bool = True
     """Whether the value can change the trained weights (and so is part of a run's fingerprint)."""
 
@@ -213,12 +216,14 @@ def from_text(text: str, described: Option) -> Any:
             raise TypeError(f"expected true or false, got {text!r}")
         return words[text.strip().lower()]
     if typing.get_origin(kind) is list:
+        (inner,) = typing.get_args(kind)
         if text.strip().startswith("["):
             try:
                 return coerce(json.loads(text), kind)
             except json.JSONDecodeError as error:
                 raise TypeError(f"not a JSON list: {error}") from None
-        (inner,) = typing.get_args(kind)
+        if not described.separated or text.startswith("re:"):
+            return [_scalar(text, inner)] if text.strip() else []
         return [_scalar(entry.strip(), inner) for entry in text.split(",") if entry.strip()]
     return _scalar(text, kind)
 

@@ -19,6 +19,7 @@ from .engine.run_config import RunConfig
 from .engine.sampling import PreviewConfig
 from .errors import BadInput
 from .lora_file.hashes import sha256_of_data
+from .lora_file.safe_io import write_json, write_text
 from .options import option
 
 VERSION = 1
@@ -50,10 +51,13 @@ class Recipe:
             found.append("base: is empty; name a model, such as scion-tiny")
         return found
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self, precision: str) -> dict[str, Any]:
         """The settings that decide the weights, by dotted name: what a run's fingerprint is made of.
 
         The length of the run belongs to them only where the learning rate depends on it, so that a run can be extended.
+
+        Args:
+            precision: what the run computes in, where the recipe may have asked for "auto".
 
         Raises:
             BadInput: the LoRA to start from cannot be read.
@@ -63,6 +67,7 @@ class Recipe:
             for key, described in options.options_of(part).items():
                 if described.decides:
                     decisive[f"{name}.{key}"] = getattr(getattr(self, name), key)
+        decisive["run.precision"] = precision
         if not self.optimizer.needs_total:
             del decisive["run.steps"], decisive["run.epochs"]
         if self.adapter.start_from:
@@ -70,13 +75,14 @@ class Recipe:
             decisive["adapter.start_from"] = f"SHA-256 {sha256_of_data(self.adapter.start_from)[:16]}"
         return decisive
 
-    def fingerprint(self, model: str, dataset: str) -> str:
+    def fingerprint(self, model: str, dataset: str, precision: str) -> str:
         """Equal for runs that train the same weights.
 
         Args:
             model, dataset: the base's identity and the scan's fingerprint.
+            precision: as for `decisive`.
         """
-        said = json.dumps([VERSION, model, dataset, self.decisive()], sort_keys=True)
+        said = json.dumps([VERSION, model, dataset, self.decisive(precision)], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,6 +128,21 @@ def read(path: str | Path) -> Recipe:
         return from_dict(values)
     except BadInput as error:
         raise BadInput(*(f"{path}: {problem}" for problem in error.problems)) from None
+
+
+def write(recipe: Recipe, path: str | Path) -> None:
+    """The recipe as a .json or .toml file, after the path's ending.
+
+    Raises:
+        BadInput: another ending.
+    """
+    ending = Path(path).suffix.lower()
+    if ending == ".toml":
+        write_text(path, to_toml(recipe))
+    elif ending == ".json":
+        write_json(path, recipe.as_dict())
+    else:
+        raise BadInput(f"{path}: a recipe is written as .json or .toml")
 
 
 def to_toml(recipe: Recipe) -> str:

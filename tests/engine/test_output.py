@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trainer_core.engine.output import file_name
+from trainer_core.errors import BadInput
 from trainer_core.lora_file.safe_io import read_header
 from trainer_core.recipe import from_dict
 
@@ -20,11 +21,17 @@ from trainer_core.recipe import from_dict
         ("", "lora"),
         ("..", "lora"),
         ("/a/v1.5.", "v1.5"),
+        ("/a/adapter", "adapter-lora"),
     ],
 )
 def test_the_file_is_called_after_the_datasets_folder(folder, name):
     assert file_name(from_dict({"dataset": {"path": folder}})) == name
     assert file_name(from_dict({"dataset": {"path": folder}, "output": {"name": "给 me"}})) == "给 me"
+
+
+def test_a_name_that_a_checkpoint_uses_itself_is_refused():
+    with pytest.raises(BadInput, match="output.name: 'optimizer' is what a checkpoint calls its own file"):
+        from_dict({"output": {"name": "optimizer"}})
 
 
 @pytest.fixture

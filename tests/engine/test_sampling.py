@@ -29,7 +29,7 @@ def theirs(pipe, sampler, seed=3, **said):
     )
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler", "ddim", "unipc"])
+@pytest.mark.parametrize("sampler", CLASSES)
 def test_a_sampler_draws_what_diffusers_draws(model, pipeline, sampler):
     config = PreviewConfig(sampler=sampler, steps=6, negative="green", seed=3)
     ours = sampling.draw(model, [PROMPT], config, 64, 64)
@@ -106,3 +106,11 @@ def test_long_and_short_captions_are_drawn_together(model):
     long = ", ".join(["a red ring on a blue background"] * 20)
     pictures = sampling.draw(model, [long, "cross"], PreviewConfig(steps=2), 64, 64)
     assert pictures.shape == (2, 64, 64, 3) and torch.isfinite(pictures).all()
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "ddpm", "euler"])
+def test_a_seed_repeats_its_picture_whatever_is_drawn_beside_it(model, sampler):
+    config = PreviewConfig(sampler=sampler, steps=4)
+    both = sampling.draw(model, [PROMPT, PROMPT], config, 64, 64, [0, 1])
+    alone = sampling.draw(model, [PROMPT], config, 64, 64, [1])
+    assert (both[1] - alone[0]).abs().max() < 1e-4

@@ -1,12 +1,15 @@
 """Stable Diffusion 1 from a folder or one file: the same model as diffusers and transformers make of it."""
 
+import datetime
 import json
+import os
 import shutil
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
 from trainer_core import families
 from trainer_core.errors import BadInput
@@ -87,26 +90,187 @@ def test_pictures_become_the_latents_of_the_vaes_mean_and_come_back_as_its_decod
     torch.testing.assert_close(model.encoder.decode(latents), decoded, rtol=0, atol=1e-6)
 
 
-def test_equal_weights_have_equal_identities_whatever_their_precision_and_others_do_not(base, tmp_path):
-    model = families.load(str(base))
-    copy = tmp_path / "copy"
-    shutil.copytree(base, copy)
-    assert families.load(str(copy)).identity == model.identity
-    assert families.load(str(copy)).encoder.identity == model.encoder.identity
-    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    state = load_file(path)
-    state["conv_out.bias"] += 1e-3
-    save_file(state, path)
-    changed = families.load(str(copy))
-    assert changed.identity != model.identity
-    assert changed.encoder.identity == model.encoder.identity
-
-
 @pytest.fixture
 def copied(base, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(base, folder)
     return folder
+
+
+# ---- identities
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def identities(folder, dtype=torch.float32):
+    model = families.load(str(folder), dtype)
+    return model.identity, model.encoder.identity
+
+
+def test_a_copy_has_the_same_identity_in_every_precision(copied, model):
+    expected = model.identity, model.encoder.identity
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert identities(copied, dtype) == expected
+
+
+def test_other_unet_weights_are_another_model_with_the_same_encoder(copied, model):
+    path = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    state["conv_out.bias"] += 1e-3
+    save_file(state, path)
+    changed = families.load(str(copied))
+    assert changed.identity != model.identity
+    assert changed.encoder.identity == model.encoder.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("unet/config.json", {"norm_num_groups": 16}),
+        ("unet/config.json", {"sample_size": 16}),
+        ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}),
+        ("scheduler/scheduler_config.json", {"beta_end": 0.02}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "linear"}),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}),
+    ],
+    ids=str,
+)
+def test_another_unet_configuration_or_noise_schedule_is_another_model_with_the_same_encoder(
+    copied, model, name, change
+):
+    edit_json(copied / name, **change)
+    changed = families.load(str(copied))
+    assert changed.identity != model.identity
+    assert changed.encoder.identity == model.encoder.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vae/config.json", {"scaling_factor": 0.2}),
+        ("vae/config.json", {"shift_factor": 0.1}),
+        ("vae/config.json", {"norm_num_groups": 16}),
+        ("text_encoder/config.json", {"hidden_act": "gelu"}),
+        ("text_encoder/config.json", {"num_attention_heads": 2}),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "!"}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 40}),
+    ],
+    ids=str,
+)
+def test_an_encoder_that_makes_something_else_has_another_identity_and_so_has_its_model(copied, model, name, change):
+    edit_json(copied / name, **change)
+    changed = families.load(str(copied))
+    assert changed.encoder.identity != model.encoder.identity
+    assert changed.identity != model.identity
+
+
+def test_another_vocabulary_is_another_encoder(copied, model):
+    path = copied / "tokenizer" / "tokenizer.json"
+    words = json.loads(path.read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(words))
+    assert identities(copied)[1] != model.encoder.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("unet/config.json", {"_diffusers_version": "0.1", "_name_or_path": "x", "center_input_sample": False}),
+        ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler", "skip_prk_steps": True}),
+        ("vae/config.json", {"sample_size": 512, "shift_factor": 0.0}),
+        ("text_encoder/config.json", {"torch_dtype": "float16", "eos_token_id": 2, "projection_dim": 9}),
+    ],
+    ids=str,
+)
+def test_what_decides_nothing_changes_no_identity(copied, model, name, change):
+    edit_json(copied / name, **change)
+    assert identities(copied) == (model.identity, model.encoder.identity)
+
+
+# ---- what folders hold
+
+
+def test_the_old_names_of_the_vaes_attention_are_read_as_diffusers_reads_them(copied, model):
+    old_names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    path = copied / "vae" / "diffusion_pytorch_model.safetensors"
+    state = {}
+    for key, tensor in load_file(path).items():
+        for new, old in old_names.items():
+            key = key.replace(new, old)
+        state[key] = tensor
+    assert sum(".attentions.0.query." in key for key in state) == 4
+    save_file(state, path)
+    pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        reference = AutoencoderKL.from_pretrained(copied / "vae").encode(pixels.permute(0, 3, 1, 2) * 2 - 1)
+    found = families.load(str(copied)).encoder
+    latents = found.encode_pictures(pixels)
+    torch.testing.assert_close(latents, reference.latent_dist.mean * 0.18215, rtol=0, atol=1e-6)
+    assert found.identity == model.encoder.identity
+    # Converters of that time left the matrices as the 1×1 convolutions that they had been.
+    matrices = [key for key in state if ".attentions." in key and state[key].ndim == 2]
+    save_file(state | {key: state[key][:, :, None, None].contiguous() for key in matrices}, path)
+    assert torch.equal(families.load(str(copied)).encoder.encode_pictures(pixels), latents)
+
+
+def test_a_tokenizer_folder_without_a_vocabulary_is_refused(copied):
+    words = copied / "tokenizer"
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (words / name).unlink(missing_ok=True)
+    with pytest.raises(BadInput, match=r"lacks tokenizer/vocab.json \+ merges.txt"):
+        families.load(str(copied))
+    (words / "vocab.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"lacks tokenizer/vocab.json \+ merges.txt"):
+        families.load(str(copied))
+
+
+def test_a_torn_vocabulary_is_named(copied):
+    words = copied / "tokenizer"
+    (words / "tokenizer.json").unlink(missing_ok=True)
+    (words / "vocab.json").write_text('{"a": ')
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(BadInput, match="tokenizer cannot be read as CLIP's tokenizer"):
+        families.load(str(copied))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_text_encoder_has_embeddings_is_refused(copied):
+    words = CLIPTokenizer.from_pretrained(copied / "tokenizer")
+    words.add_tokens(["<heart>"])
+    words.save_pretrained(copied / "tokenizer")
+    with pytest.raises(BadInput, match="the tokenizer of .*copy has 609 tokens and its text encoder 608 embeddings"):
+        families.load(str(copied))
+
+
+def test_a_tokenizer_of_another_model_is_refused_though_its_tokens_have_embeddings(clip_base, base, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(clip_base, folder)
+    shutil.rmtree(folder / "tokenizer")
+    shutil.copytree(base / "tokenizer", folder / "tokenizer")
+    with pytest.raises(BadInput, match="has 608 tokens and its text encoder 49408 embeddings"):
+        families.load(str(folder))
+
+
+def test_an_embedding_table_padded_to_a_round_length_is_accepted(copied, model):
+    path = copied / "text_encoder" / "model.safetensors"
+    state = load_file(path)
+    (name,) = [key for key in state if key.endswith("token_embedding.weight")]
+    state[name] = torch.cat([state[name], torch.zeros(32, 32)])
+    save_file(state, path)
+    edit_json(copied / "text_encoder" / "config.json", vocab_size=640)
+    assert torch.equal(predict(families.load(str(copied))), predict(model))
+
+
+def test_a_tokenizer_without_a_length_takes_the_text_encoders(copied, model):
+    path = copied / "tokenizer" / "tokenizer_config.json"
+    words = json.loads(path.read_text())
+    del words["model_max_length"]
+    path.write_text(json.dumps(words))
+    found = families.load(str(copied))
+    assert found.encoder.tokenizer.model_max_length == 77
+    assert torch.equal(predict(found), predict(model))
 
 
 def test_a_folder_of_bin_files_is_read_without_pickle(copied, model):
@@ -121,16 +285,39 @@ def test_a_folder_of_bin_files_is_read_without_pickle(copied, model):
     assert torch.equal(predict(families.load(str(copied))), predict(model))
 
 
-def test_a_bin_file_that_would_run_code_is_refused(copied, tmp_path):
+@pytest.mark.parametrize("function", [os.mkdir, exec, shutil.copy])
+def test_a_bin_file_that_would_run_code_is_refused(copied, tmp_path, function):
     class Trap:
         def __reduce__(self):
-            return (open, (str(tmp_path / "sprung"), "w"))
+            return function, (str(tmp_path / "sprung"),)
 
     (copied / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save({"conv_in.weight": Trap()}, copied / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(BadInput, match="diffusion_pytorch_model.bin cannot be read as weights"):
+    with pytest.raises(BadInput, match="diffusion_pytorch_model.bin holds objects other than tensors .*run code"):
         families.load(str(copied))
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_checkpoint_with_foreign_objects_says_which_and_what_to_do(tmp_path, zipped):
+    path = tmp_path / "lightning.ckpt"
+    callbacks = {"callbacks": datetime.timedelta(1), "state_dict": {"a": torch.ones(1)}}
+    torch.save(callbacks, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(BadInput) as caught:
+        families.load(str(path))
+    assert str(caught.value) == (
+        f"base: {path} holds objects other than tensors (datetime.timedelta), which could run code, so it is not "
+        "opened; convert it to .safetensors"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02\x85\x85\x85", b"PK\x03\x04torn"])
+def test_a_torn_ckpt_is_said_on_one_line_without_control_codes(tmp_path, content):
+    path = tmp_path / "torn.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="torn.ckpt cannot be read as weights .*is the download complete") as caught:
+        families.load(str(path))
+    assert str(caught.value).isprintable()
 
 
 def test_a_bin_file_that_holds_no_mapping_is_refused(copied):
@@ -287,8 +474,10 @@ def one_file(folder, **extra):
 
 @pytest.fixture(scope="module")
 def clip_base(tmp_path_factory, save_random_base):
-    """As the base, with CLIP's own vocabulary, which one-file checkpoints do not bring."""
-    return save_random_base(tmp_path_factory.mktemp("clip") / "base", clip_tokenizer())
+    """As the base, with CLIP's own vocabulary and made for 512 pixels, neither of which one-file checkpoints bring."""
+    folder = save_random_base(tmp_path_factory.mktemp("clip") / "base", clip_tokenizer())
+    edit_json(folder / "unet" / "config.json", sample_size=64)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -296,11 +485,12 @@ def original(clip_base):
     return one_file(clip_base)
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("ending", [".safetensors", ".SafeTensors", ".ckpt", ".PT"])
 def test_one_file_in_original_names_predicts_what_its_folder_predicts(clip_base, original, tmp_path, ending):
     path = tmp_path / f"anything{ending}"
-    if ending == ".ckpt":
-        torch.save({"state_dict": original, "global_step": 7}, path)
+    if ending in (".ckpt", ".PT"):
+        # torch before 1.6 wrote no archive but one pickle after another.
+        torch.save({"state_dict": original, "global_step": 7}, path, _use_new_zipfile_serialization=ending == ".ckpt")
     else:
         save_file(original, path)
     folder, file = families.load(str(clip_base)), families.load(str(path))

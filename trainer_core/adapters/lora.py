@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import randomness
 from ..errors import BadInput
-from ..lora_file.lora import LoraPair, module_shapes
+from ..lora_file.lora import LoraPair, effective_alpha, module_shapes
 from ..options import option
 
 PATTERN = "re:"
@@ -48,6 +48,11 @@ class LoRAConfig:
     def strength(self) -> float:
         """alpha, with the default filled in."""
         return float(self.rank) if self.alpha is None else self.alpha
+
+    @property
+    def scale(self) -> float:
+        """What the product of a pair's matrices is multiplied by."""
+        return effective_alpha(self.rank, self.strength, self.rslora) / self.rank
 
     def problems(self, where: str = "") -> list[str]:
         found = [] if self.targets else [f"{where}.targets: is empty; name at least one preset, module or pattern"]
@@ -150,35 +155,39 @@ def fill(model: nn.Module, pairs: dict[str, LoraPair]) -> None:
         BadInput: they are not; what differs is named.
     """
     here = layers(model)
-    problems = [f"no pair for {path}" for path in here if path not in pairs]
-    problems += [f"{path} is not among the targets" for path in pairs if path not in here]
-    for path in here.keys() & pairs.keys():
-        layer, pair = here[path], pairs[path]
-        if pair.rank != layer.r[NAME]:
-            problems.append(f"{path} has rank {pair.rank} instead of {layer.r[NAME]}")
-        elif abs(pair.scale - layer.scaling[NAME]) > 1e-6 * abs(pair.scale):
-            problems.append(f"{path} has alpha {pair.alpha:g} instead of {layer.scaling[NAME] * pair.rank:g}")
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise BadInput("; ".join(problems[:3]) + more)
+    different = _differences(pairs, {path: (layer.r[NAME], layer.scaling[NAME]) for path, layer in here.items()})
+    if different:
+        raise BadInput(different)
     for path, layer in here.items():
         layer.lora_A[NAME].weight.copy_(pairs[path].down)
         layer.lora_B[NAME].weight.copy_(pairs[path].up)
 
 
-def start_from(model: nn.Module, pairs: dict[str, LoraPair], file: str) -> None:
-    """Begins at an existing LoRA instead of at nothing.
+def _differences(pairs: dict[str, LoraPair], expected: dict[str, tuple[int, float]]) -> str:
+    """In words, how pairs differ from the expected (rank, scale) by path; empty if they do not."""
+    problems = [f"no pair for {path}" for path in expected if path not in pairs]
+    problems += [f"{path} is not among the targets" for path in pairs if path not in expected]
+    for path, (rank, scale) in expected.items():
+        pair = pairs.get(path)
+        if pair and pair.rank != rank:
+            problems.append(f"{path} has rank {pair.rank} instead of {rank}")
+        elif pair and abs(pair.scale - scale) > 1e-6 * abs(pair.scale):
+            problems.append(f"{path} has alpha {pair.alpha:g} instead of {scale * rank:g}")
+    return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+def check_start(pairs: dict[str, LoraPair], paths: list[str], config: LoRAConfig) -> None:
+    """That `fill` will take the pairs of `config.start_from`, once a LoRA is in the modules at `paths`.
 
     Raises:
-        BadInput: it was made with other targets, rank or alpha.
+        BadInput: the file was made with other targets, rank or alpha.
     """
-    try:
-        fill(model, pairs)
-    except BadInput as error:
+    different = _differences(pairs, dict.fromkeys(paths, (config.rank, config.scale)))
+    if different:
         raise BadInput(
-            f"adapter.start_from: {file} does not fit these settings: {error}. Set adapter.rank, adapter.alpha and "
-            "adapter.targets to the file's (see `scion inspect`)"
-        ) from None
+            f"adapter.start_from: {config.start_from} does not fit these settings: {different}. Set adapter.rank, "
+            "adapter.alpha and adapter.targets to the file's (see `scion inspect`)"
+        )
 
 
 def apply(model: nn.Module, pairs: dict[str, LoraPair], strength: float = 1.0) -> None:

@@ -136,7 +136,7 @@ class DatasetConfig:
     )
     workers: int = option(
         2,
-        help="Threads that prepare pictures ahead of time; 0 = none",
+        help="Threads that read and prepare pictures ahead: while encoding, and on a GPU while training; 0 = none",
         unit="threads",
         low=0,
         high=64,

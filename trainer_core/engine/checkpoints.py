@@ -1,9 +1,11 @@
 """Checkpoints: all that a run needs to go on, in safetensors and JSON, whole or not there at all."""
 
+import errno
 import math
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from ..lora_file.safe_io import read_json, read_tensors, write_json, write_tenso
 FORMAT = 1
 SEPARATOR = "|"
 PARTIAL = ".partial-"
+PATIENCE = 2.0
+"""Seconds for which a refused renaming is tried again."""
 
 
 @dataclass
@@ -65,21 +69,23 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, names: list[str], packed:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None) -> Path:
-    """Writes a checkpoint under a temporary name, then names it; older ones than the last `keep` are deleted.
+    """Writes a checkpoint under a temporary name, then names it.
+
+    Deleted are those before the last `keep`, and those of later steps: the run is not there, they were torn.
 
     Args:
         folder: of all checkpoints of the run.
         also: writes more files into the checkpoint's folder before it gets its name.
 
     Raises:
-        ScionError: weights are not finite (nothing is written then), or the disk is full.
+        ScionError: weights are not finite (nothing is written then), or the disk refuses.
     """
     broken = [name for name, tensor in checkpoint.parameters.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise ScionError(
             f"step {checkpoint.step}: {len(broken)} trained tensors are not finite ({broken[0]}); not saved"
         )
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = path_of(folder, checkpoint.step)
     partial = folder / f"{PARTIAL}{secrets.token_hex(6)}"
     try:
         partial.mkdir(parents=True)
@@ -98,16 +104,44 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
         )
         if final.exists():  # torn, or this step would not have been done again
             shutil.rmtree(final)
-        os.replace(partial, final)
+        _rename(partial, final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ScionError(f"{final}: cannot be written ({error.strerror or error}); free space on the disk") from error
+        raise ScionError(f"{final}: cannot be written ({error.strerror or error}); {_remedy(error)}") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in _named(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    named = _named(folder)
+    done = [path for path in named if _step(path) <= checkpoint.step]
+    for path in named:
+        if path not in done[-keep:]:
+            shutil.rmtree(path, ignore_errors=True)
     return final
+
+
+def _rename(partial: Path, final: Path) -> None:
+    # On Windows a fresh folder cannot be renamed while a virus scanner or an indexer looks into it.
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(partial, final)
+        except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return "free space on the disk"
+    if isinstance(error, PermissionError):
+        return "close the program that holds the folder (a virus scanner?), or allow writing in it"
+    return "choose another run folder"
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -139,7 +173,13 @@ def read(path: Path) -> Checkpoint:
 
 
 def _named(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    """The run's checkpoints, torn ones too, in the order of their steps."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _plain(value: Any) -> bool:

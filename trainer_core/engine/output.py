@@ -5,17 +5,21 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..lora_file.metadata import Facts, build
-from ..options import option
+from ..options import as_dict, option
 from .run_config import MIXED
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+RESERVED = ("adapter", "optimizer")
+"""Files of a checkpoint, in whose folder the LoRA of its step lies too."""
 
 
 @dataclass(kw_only=True)
@@ -26,7 +30,7 @@ class OutputConfig:
     dtype: str = option("fp16", help="Precision of its numbers", choices=tuple(DTYPES), decides=False)
     dialect: str = option(
         "auto",
-        help="How its keys are named; auto = the names that every reader of the family loads",
+        help="How its keys are named; auto = the names that ComfyUI and diffusers load in full",
         choices=("auto", "kohya", "kohya-ldm", "comfyui", "diffusers"),
         decides=False,
         advanced=True,
@@ -43,6 +47,8 @@ class OutputConfig:
             ]
         if self.name.strip(". ") != self.name:
             return [f"{where}.name: {self.name!r} begins or ends with a dot or space; leave it out"]
+        if self.name.lower() in RESERVED:
+            return [f"{where}.name: {self.name!r} is what a checkpoint calls its own file; choose another"]
         return []
 
 
@@ -51,7 +57,13 @@ def file_name(recipe) -> str:
     if recipe.output.name:
         return recipe.output.name
     folder = Path(recipe.dataset.path).name if recipe.dataset.path else ""
-    return re.sub(r"[^\w.-]+", "-", folder).strip("-. ") or "lora"
+    name = re.sub(r"[^\w.-]+", "-", folder).strip("-. ") or "lora"
+    return f"{name}-lora" if name.lower() in RESERVED else name
+
+
+def settings(recipe) -> dict[str, str]:
+    """All that decides how the LoRA file is written, once its numbers are there."""
+    return {**as_dict(recipe.output), "name": file_name(recipe)}
 
 
 def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started_at: float) -> dict[str, str]:
@@ -61,58 +73,80 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         alpha: as stored in the file.
         started_at: seconds since 1970.
     """
-    recipe, model, dataset, step, total = trainer.recipe, trainer.model, trainer.dataset, trainer.step, trainer.total
-    order = trainer.order
-    folders, tags = _folders(recipe, dataset)
-    done = step * recipe.run.accumulation
+    recipe = trainer.recipe
+    facts = Facts(
+        title=file_name(recipe),
+        description=recipe.output.description,
+        author=recipe.output.author,
+        license=recipe.output.license,
+        rank=recipe.adapter.rank,
+        alpha=alpha,
+        **_about_base(recipe, trainer.model),
+        **_about_training(recipe),
+        **_about_progress(trainer),
+        **_about_data(trainer),
+        dataset_hash=dataset_fingerprint,
+        started_at=started_at,
+        finished_at=time.time(),
+        version=__version__,
+        recipe=_public(recipe, trainer.model),
+    )
+    return build(facts)
+
+
+def _about_base(recipe, model) -> dict[str, Any]:
+    side = recipe.dataset.resolution or model.resolution
+    return {
+        "architecture": model.family.architecture,
+        "base_model_version": model.family.base_version,
+        "base_model_name": model.name,
+        "resolution": (recipe.dataset.width or side, recipe.dataset.height or side),
+        "prediction_type": "v" if model.diffusion.prediction_type == "v_prediction" else "epsilon",
+    }
+
+
+def _about_training(recipe) -> dict[str, Any]:
+    return {
+        "learning_rate": recipe.optimizer.learning_rate,
+        "optimizer": recipe.optimizer.name,
+        "lr_scheduler": recipe.optimizer.schedule,
+        "warmup_steps": recipe.optimizer.warmup_steps,
+        "seed": recipe.run.seed,
+        "batch_size": recipe.run.batch_size,
+        "accumulation": recipe.run.accumulation,
+        "gradient_checkpointing": recipe.run.gradient_checkpointing,
+        "min_snr_gamma": recipe.objective.min_snr_gamma or None,
+        "noise_offset": recipe.objective.noise_offset or None,
+        "caption_dropout": recipe.dataset.caption_dropout,
+        "trigger": recipe.dataset.trigger,
+    }
+
+
+def _about_progress(trainer: "Trainer") -> dict[str, Any]:
+    accumulation, batches = trainer.recipe.run.accumulation, trainer.order.batches_per_epoch
+    return {
+        "mixed_precision": MIXED[trainer.precision],
+        "steps": trainer.step,
+        "max_steps": trainer.total,
+        "epoch": -(-trainer.step * accumulation // batches),
+        "epochs": -(-trainer.total * accumulation // batches),
+    }
+
+
+def _about_data(trainer: "Trainer") -> dict[str, Any]:
+    folders, tags = _folders(trainer.recipe, trainer.dataset)
+    buckets = [(tuple(bucket), pictures) for bucket, (pictures, _) in trainer.dataset.bucket_counts.items()]
+    return {"images": trainer.order.entries_per_epoch, "folders": folders, "tags": tags, "buckets": buckets}
+
+
+def _public(recipe, model) -> dict[str, Any]:
+    """The recipe without paths, which would tell strangers about the user's disk."""
     said = recipe.as_dict()
-    # A path would tell strangers about the user's disk.
     said["dataset"]["path"], said["dataset"]["cache_path"] = Path(recipe.dataset.path).name, ""
     said["adapter"]["start_from"] = Path(recipe.adapter.start_from).name
     if Path(recipe.base).expanduser().exists():
         said["base"] = model.name
-    side = recipe.dataset.resolution or model.resolution
-    return build(
-        Facts(
-            title=file_name(recipe),
-            architecture=model.family.architecture,
-            base_model_version=model.family.base_version,
-            base_model_name=model.name,
-            resolution=(recipe.dataset.width or side, recipe.dataset.height or side),
-            prediction_type="v" if model.diffusion.prediction_type == "v_prediction" else "epsilon",
-            rank=recipe.adapter.rank,
-            alpha=alpha,
-            learning_rate=recipe.optimizer.learning_rate,
-            optimizer=recipe.optimizer.name,
-            lr_scheduler=recipe.optimizer.schedule,
-            warmup_steps=recipe.optimizer.warmup_steps,
-            mixed_precision=MIXED[trainer.precision],
-            seed=recipe.run.seed,
-            steps=step,
-            max_steps=total,
-            epoch=-(-done // order.batches_per_epoch),
-            epochs=-(-total * recipe.run.accumulation // order.batches_per_epoch),
-            batch_size=recipe.run.batch_size,
-            accumulation=recipe.run.accumulation,
-            gradient_checkpointing=recipe.run.gradient_checkpointing,
-            min_snr_gamma=recipe.objective.min_snr_gamma or None,
-            noise_offset=recipe.objective.noise_offset or None,
-            caption_dropout=recipe.dataset.caption_dropout,
-            images=order.entries_per_epoch,
-            folders=folders,
-            tags=tags,
-            buckets=[(tuple(bucket), pictures) for bucket, (pictures, _) in dataset.bucket_counts.items()],
-            dataset_hash=dataset_fingerprint,
-            trigger=recipe.dataset.trigger,
-            description=recipe.output.description,
-            author=recipe.output.author,
-            license=recipe.output.license,
-            started_at=started_at,
-            finished_at=time.time(),
-            version=__version__,
-            recipe=said,
-        )
-    )
+    return said
 
 
 def _folders(recipe, dataset) -> tuple[dict, dict]:

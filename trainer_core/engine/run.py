@@ -1,8 +1,8 @@
 """One run from recipe to LoRA file: what both doors, the command line and the graph, call."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +11,22 @@ from ..adapters import lora
 from ..data.dataset import Dataset
 from ..data.report import report_lines
 from ..data.scan import Scan, scan_folder
-from ..errors import BadInput
+from ..errors import BadInput, ScionError
 from ..families.base import Model
 from ..lora_file.dialects import read_lora
-from ..lora_file.lora import Target
+from ..lora_file.lora import LoraPair, Target
 from ..lora_file.safe_io import remove_partial, write_json
 from ..recipe import Recipe
 from . import checkpoints
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
 from .isolation import isolated
 from .metrics import MetricsFile
-from .output import file_name
+from .output import file_name, settings
 from .run_config import PRECISIONS, pick_device, pick_precision
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
-from .session import Session
-from .trainer import Trainer
+from .session import Session, memory_advice
+from .trainer import Trainer, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,20 @@ class _Run:
             model = families.detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        start = self._start_from(model, paths)
         dataset = Dataset(
             scan.items, self.recipe.dataset, self.recipe.run.seed, model.encoder.pixel_step, model.resolution
         )
         self.audience.on(Scanned(report_lines(scan, dataset)))
-        fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint)
+        fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
         with ExitStack() as stack:
             folder, state = self._enter(stack, fingerprint, dataset)
             done = state.status == "finished" and state.step >= state.total
-            if done and (folder.path / state.lora).is_file():
+            written = (folder.path / state.lora).is_file() and state.output in ({}, settings(self.recipe))
+            if done and written:
                 return self._already(folder, state)
-            return self._train(folder, state, model, dataset, scan, paths)
+            with self._memory_told(model):
+                return self._train(folder, state, model, dataset, scan, paths, start)
 
     # ---- the parts of go(), in their order
 
@@ -124,13 +127,14 @@ class _Run:
         stack.enter_context(folder.locked())
         state = folder.state()
         if state is None:
-            return folder, RunState(fingerprint, self.recipe.decisive(), total=total)
+            return folder, RunState(fingerprint, self.recipe.decisive(self.precision), total=total)
         if self.recipe.run.existing == "error":
             raise BadInput(f"{folder.path}: holds a run already ({state.status}, step {state.step} of {state.total})")
         if state.fingerprint != fingerprint:
+            different = folder.difference(state, self.recipe.decisive(self.precision))
             raise BadInput(
-                f"{folder.path}: holds another run ({folder.difference(state, self.recipe.decisive())}); choose "
-                "another folder, or run.existing=new to start beside it"
+                f"{folder.path}: holds another run ({different}); choose another folder, or run.existing=new to start "
+                "beside it"
             )
         if state.step > total:
             raise BadInput(
@@ -145,8 +149,19 @@ class _Run:
         self.audience.on(Finished("finished", state.step, state.total, path, [line]))
         return Result("finished", folder.path, state.step, state.total, path)
 
-    def _train(self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths) -> Result:
-        start = self._start_from(model)
+    @contextmanager
+    def _memory_told(self, model: Model) -> Iterator[None]:
+        """While encoding, or bringing the base to its device; a session tells it of its own steps."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ScionError(memory_advice(self.recipe, model, self.precision, encoding=True)) from error
+
+    def _train(
+        self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths, start
+    ) -> Result:
         encoder = model.encoder
         remove_partial(folder.path)
         encoder.to(self.device)
@@ -159,7 +174,7 @@ class _Run:
         lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
         try:
             if start:
-                lora.start_from(model.denoiser, start, self.recipe.adapter.start_from)
+                lora.fill(model.denoiser, start)
             model.denoiser.to(self.device)
             if self.recipe.run.gradient_checkpointing:
                 model.denoiser.enable_gradient_checkpointing()
@@ -178,12 +193,27 @@ class _Run:
                 model.denoiser.disable_gradient_checkpointing()
             lora.remove(model.denoiser)
 
-    def _start_from(self, model: Model):
-        file = self.recipe.adapter.start_from
+    def _start_from(self, model: Model, paths: list[str]) -> dict[str, LoraPair] | None:
+        """The pairs to begin with; None if the recipe names no file.
+
+        Raises:
+            BadInput: the file cannot be read, or was made with other settings.
+        """
+        file, component = self.recipe.adapter.start_from, model.family.component
         if not file:
             return None
-        read, _ = read_lora(file, Target.of(**{model.family.component: model.denoiser}))
-        return read[model.family.component]
+        parts = {component: model.denoiser, "text_encoder": getattr(model.encoder, "text_encoder", None)}
+        read, _ = read_lora(file, Target.of(**{name: part for name, part in parts.items() if part is not None}))
+        if component not in read:
+            raise BadInput(f"adapter.start_from: {file} holds nothing for the {component}, which is what trains")
+        lora.check_start(read[component], paths, self.recipe.adapter)
+        if len(read) > 1:
+            self.audience.on(
+                Warned(
+                    f"{file} has a part for the text encoder, too; it is not trained here and will not be in the file"
+                )
+            )
+        return read[component]
 
     def _prompts(self, dataset: Dataset) -> list[str]:
         preview = self.recipe.preview
@@ -197,6 +227,7 @@ class _Run:
     def _write_recipe(self, folder: RunFolder) -> None:
         """Beside the run, so that `scion train <folder>/recipe.json` goes on with it from anywhere on this machine."""
         written = self.recipe.as_dict()
+        written["run"]["existing"] = "resume"
         for part, key in (("dataset", "path"), ("dataset", "cache_path"), ("adapter", "start_from")):
             if written[part][key]:
                 written[part][key] = str(Path(written[part][key]).expanduser().resolve())

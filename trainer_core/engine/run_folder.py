@@ -26,6 +26,8 @@ class RunState:
     total: int = 0
     lora: str = ""
     """The LoRA file's name in the folder, once there is one."""
+    output: dict[str, Any] = field(default_factory=dict)
+    """The output settings that the file was written with (`output.settings`); empty where an older Scion wrote it."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
 

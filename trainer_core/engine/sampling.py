@@ -17,7 +17,8 @@ class PreviewConfig:
 
     prompts: list[str] = option(
         factory=list,
-        help="What to draw; empty = the captions of the first pictures of the dataset",
+        help="What to draw (several as a JSON list); empty = the captions of the first pictures of the dataset",
+        separated=False,
         decides=False,
     )
     negative: str = option("", help="What not to draw", decides=False)
@@ -36,10 +37,14 @@ class PreviewConfig:
     )
 
 
-def start_noise(seed: int, width: int, height: int, encoder: Encoder, channels: int) -> torch.Tensor:
+ANCESTRAL = ("euler_ancestral", "ddpm")
+"""Samplers that add noise on the way; as in diffusers' pipelines it comes from the generator of the first noise."""
+
+
+def start_noise(generator: torch.Generator, width: int, height: int, encoder: Encoder, channels: int) -> torch.Tensor:
     """Noise [1, C, height / step, width / step], as diffusers' pipelines draw it from a CPU generator."""
     shape = (1, channels, height // encoder.pixel_step, width // encoder.pixel_step)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=generator)
 
 
 @torch.no_grad()
@@ -49,7 +54,7 @@ def sample(
     unconditional: Conditioning,
     noise: torch.Tensor,
     config: PreviewConfig,
-    seed: int = 0,
+    generators: list[torch.Generator],
     should_stop: Callable[[], bool] | None = None,
 ) -> torch.Tensor | None:
     """Denoises a batch.
@@ -57,7 +62,7 @@ def sample(
     Args:
         conditioning, unconditional: batched alike, on any device.
         noise: standard normal, [N, C, h, w].
-        seed: of the noise that ancestral samplers add.
+        generators: one a picture, on the CPU: of the noise that ancestral samplers add.
 
     Returns:
         Latents [N, C, h, w] on the CPU; None if `should_stop` said so between two steps.
@@ -72,7 +77,7 @@ def sample(
     sampler = model.diffusion.sampler(config.sampler)
     sampler.set_timesteps(config.steps, device=device)
     latents = noise.to(device) * sampler.init_noise_sigma
-    extra = {"generator": torch.Generator().manual_seed(seed)} if config.sampler in ("euler_ancestral", "ddpm") else {}
+    extra = {"generator": generators} if config.sampler in ANCESTRAL else {}
     for timestep in sampler.timesteps:
         if should_stop and should_stop():
             return None
@@ -132,10 +137,9 @@ def draw(
         both = model.encoder.stack([*part, *[negative] * len(part)])
         conditioning = {key: value[: len(part)] for key, value in both.items()}
         unconditional = {key: value[len(part) :] for key, value in both.items()}
-        noise = torch.cat(
-            [start_noise(s, width, height, model.encoder, channels) for s in seeds[start : start + batch]]
-        )
-        latents = sample(model, conditioning, unconditional, noise, config, seeds[start], should_stop)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        noise = torch.cat([start_noise(g, width, height, model.encoder, channels) for g in generators])
+        latents = sample(model, conditioning, unconditional, noise, config, generators, should_stop)
         if latents is None:
             return None
         pictures += [model.encoder.decode(one[None]) for one in latents]

@@ -1,18 +1,21 @@
 """A run while it trains: between steps it saves, previews, validates and listens; at the end it exports the LoRA."""
 
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from ..adapters import lora
-from ..families.base import Conditioning
+from ..errors import BadInput, ScionError
+from ..families.base import Conditioning, Model
+from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport, Target
 from ..lora_file.save import save_lora
 from . import charts, checkpoints, metrics, sampling
 from .events import Audience, Checkpointed, Finished, Previewed, Started, Validated, Warned
-from .output import DTYPES, file_name, metadata
+from .output import DTYPES, file_name, metadata, settings
 from .run_folder import RunFolder, RunState
-from .trainer import Trainer
+from .trainer import GradientsNotFinite, Trainer, is_out_of_memory
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
@@ -55,8 +58,11 @@ class Session:
             # If this fails (a full disk), the LoRA itself, which is smaller, may still be saved.
             self._attempt("checkpoint", self._checkpoint)
         except BaseException as error:
-            self._keep_after(error)
-            raise
+            failure = self._told(error)
+            self._keep_after(failure)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             trainer.release()
         if not self.stopped:
@@ -137,12 +143,28 @@ class Session:
         self.folder.save_state(self.state)
         self.audience.on(Checkpointed(step, path))
 
+    def _told(self, error: BaseException) -> BaseException:
+        """The error as a person should hear of it."""
+        if is_out_of_memory(error):
+            # The frames that failed still hold the step's activations.
+            traceback.clear_frames(error.__traceback__)
+            self.trainer.free_gradients()
+            return ScionError(
+                f"step {self.trainer.step + 1}: {memory_advice(self.recipe, self.model, self.trainer.precision)}"
+            )
+        if isinstance(error, BadInput):  # which would say that nothing was written
+            return ScionError(str(error))
+        return error
+
     def _keep_after(self, error: BaseException) -> None:
         """Saves the last whole step, and says in the error how to go on."""
         if self.trainer.consistent:
             self._attempt("checkpoint", self._checkpoint)
-        if self._saved_step:
-            error.add_note(f"Kept: step {self._saved_step}. {self._how_to_go_on()}")
+        kept = f"Kept: step {self._saved_step}. " if self._saved_step else ""
+        if isinstance(error, GradientsNotFinite):
+            error.add_note(kept + self._how_to_begin_lower())
+        elif kept:
+            error.add_note(kept + self._how_to_go_on())
 
     # ---- the end
 
@@ -151,9 +173,15 @@ class Session:
         pairs = lora.extract(model.denoiser)
         alpha = next(iter(pairs.values())).alpha
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
-        dialect = model.family.default_dialect if recipe.output.dialect == "auto" else recipe.output.dialect
         target = Target.of(**{model.family.component: model.denoiser})
-        return save_lora(path, {model.family.component: pairs}, dialect, DTYPES[recipe.output.dtype], said, target)
+        return save_lora(
+            path, {model.family.component: pairs}, self._dialect, DTYPES[recipe.output.dtype], said, target
+        )
+
+    @property
+    def _dialect(self) -> str:
+        chosen = self.recipe.output.dialect
+        return self.model.family.default_dialect if chosen == "auto" else chosen
 
     def _close(self) -> str:
         trainer, state = self.trainer, self.state
@@ -165,7 +193,7 @@ class Session:
             self._attempt(
                 "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
             )
-            state.lora = self.lora.name
+            state.lora, state.output = self.lora.name, settings(self.recipe)
         if trainer.skipped:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":
@@ -177,3 +205,45 @@ class Session:
 
     def _how_to_go_on(self) -> str:
         return f'Go on with: scion train "{self.folder.recipe}"'
+
+    def _how_to_begin_lower(self) -> str:
+        """After divergence: the same recipe would fail again, and another learning rate is another run."""
+        adapter, rate = self.recipe.adapter, self.recipe.optimizer.learning_rate / 3
+        line = f'scion train "{self.folder.recipe}" --set run.existing=new --set optimizer.learning_rate={rate:.2g}'
+        name = f"{file_name(self.recipe)}.safetensors"
+        start = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / name
+        if not self._saved_step or not start.is_file():
+            return f"Begin anew with a lower learning rate: {line}"
+        line += f' --set adapter.start_from="{start}"'
+        if not DIALECTS[self._dialect].keeps_alpha and adapter.scale != 1:
+            # The file's B has taken in what alpha said.
+            line += f" --set adapter.alpha={adapter.rank ** (0.5 if adapter.rslora else 1)!r}"
+        return f"Begin another run from there with a lower learning rate: {line}"
+
+
+def memory_advice(recipe, model: Model, precision: str, encoding: bool = False) -> str:
+    """What a person can lower when memory runs out, with the present values, the least painful first.
+
+    Args:
+        precision: the one that "auto" became.
+    """
+    run, side = recipe.run, recipe.dataset.resolution or model.resolution
+    if recipe.dataset.width:
+        side = f"{recipe.dataset.width}×{recipe.dataset.height} by dataset.width and height"
+    if encoding:
+        first = "a smaller dataset.resolution first: pictures are encoded one at a time"
+    elif not run.gradient_checkpointing:
+        first = "run.gradient_checkpointing=true first: slower, but the same run goes on"
+    elif run.batch_size > 1:
+        half = run.batch_size // 2
+        again = -(-run.batch_size * run.accumulation // half)
+        first = f"run.batch_size={half} with run.accumulation={again} first: almost the same training"
+    elif precision == "fp32":
+        first = "run.precision=bf16 first: half the memory"
+    else:
+        first = "a smaller dataset.resolution first"
+    return (
+        f"out of memory. Try {first}. Memory is taken by run.batch_size (now {run.batch_size}), dataset.resolution "
+        f"(now {side}), run.gradient_checkpointing (now {str(run.gradient_checkpointing).lower()}) and run.precision "
+        f"(now {precision}); all but run.gradient_checkpointing make it another run, which run.existing=new begins"
+    )

@@ -1,5 +1,6 @@
 """The loop: batches in, one optimiser step after another, checkpoints, previews and validation on the way."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,8 +26,22 @@ PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""
 PATIENCE_SCALED = 25
 """The same with fp16, where a scale of 65,536 must first be halved up to sixteen times."""
+OUT_OF_MEMORY = re.compile(
+    "out of memory|not enough memory|can't allocate memory|DefaultCPUAllocator|_STATUS_ALLOC_FAILED"
+)
+"""In the message of a RuntimeError: CUDA, MPS and the CPU's allocator each say it in their own words."""
 READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
+
+
+class GradientsNotFinite(ScionError):
+    """Training diverged; the same recipe would do so again."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class Trainer:
             between: asked after each step (and before the first); True ends the training.
 
         Raises:
-            ScionError: gradients were not finite several times in a row.
+            GradientsNotFinite: several times in a row.
         """
         meter = Meter(self.device, self.total)
         losses: list[torch.Tensor] = []
@@ -136,7 +151,11 @@ class Trainer:
             report(meter.steps(self.step, torch.stack(losses).tolist(), rate, epoch))
 
     def _micros(self) -> Iterator[Micro]:
-        """This process's batches from the current step on, prepared ahead in threads."""
+        """This process's batches from the current step on, prepared ahead in threads where a GPU trains.
+
+        On a CPU those threads would take from the step more than they give: at batch 1 they made Stable Diffusion 1.5's
+        step a tenth longer, though all they did was to look up cached latents.
+        """
 
         def load(index: int) -> Micro:
             plan = self.order.batch(index)
@@ -145,7 +164,7 @@ class Trainer:
 
         first = self.step * self.recipe.run.accumulation
         own = (i * self.world + self.rank for i in range(first, self.total * self.recipe.run.accumulation))
-        return prefetch(load, own, self.dataset.config.workers)
+        return prefetch(load, own, 0 if self.device.type == "cpu" else self.dataset.config.workers)
 
     def _pinned(self, batch: Batch) -> Batch:
         if self.device.type != "cuda":
@@ -213,7 +232,7 @@ class Trainer:
     def _check_finite(self) -> None:
         patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
         if int(self._skipped[1]) >= patience:
-            raise ScionError(
+            raise GradientsNotFinite(
                 f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
                 "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
                 f"({self.recipe.optimizer.learning_rate:g}), or set run.precision to "
@@ -224,6 +243,13 @@ class Trainer:
     def skipped(self) -> int:
         """Steps skipped so far because their gradients were not finite."""
         return int(self._skipped[0])
+
+    def free_gradients(self) -> None:
+        """Gives back what a step that failed still holds."""
+        # Not through accelerate, which does nothing between the batches of one step.
+        self.optimizer.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def release(self) -> None:
         """Gives the denoiser back as it was before accelerate prepared it, and no longer training."""

@@ -53,7 +53,8 @@ class Model:
     resolution: int
     """The side of the square pictures that the base was made for, in pixels."""
     identity: str
-    """Hash over the denoiser's weights."""
+    """Equal for bases that train the same LoRA in the same precision: a hash over the denoiser's weights as they are
+    stored, its configuration, the noise schedule and the encoder."""
     name: str
 
     @contextmanager

@@ -1,25 +1,11 @@
 """The encoder of Stable Diffusion 1: CLIP-L for captions, an AutoencoderKL for pictures."""
 
-import hashlib
-
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .base import Conditioning
-
-
-def sampled_hash(*modules: nn.Module) -> str:
-    """SHA-256 over names, shapes and up to 64 evenly spaced values of every tensor: the same weights, the same hash,
-    wherever and in whatever precision they were loaded from."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            flat = tensor.detach().reshape(-1)
-            picked = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32)
-            digest.update(f"{name}{tuple(tensor.shape)}".encode() + picked.numpy().tobytes())
-    return digest.hexdigest()
+from .identities import hash_of, sampled_hash
 
 
 class ClipVaeEncoder:
@@ -28,7 +14,7 @@ class ClipVaeEncoder:
     def __init__(self, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer):
         self.vae, self.text_encoder, self.tokenizer = vae, text_encoder, tokenizer
         self.pixel_step = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.identity = sampled_hash(vae, text_encoder)
+        self.identity = self._identity()
         self._empty_window: torch.Tensor | None = None
 
     @property
@@ -72,6 +58,23 @@ class ClipVaeEncoder:
                 for e in entries
             ]
         return {"text": torch.stack([entry["text"] for entry in entries])}
+
+    def _identity(self) -> str:
+        """Over the weights and every setting that changes latents or text states without changing a weight's shape.
+
+        CLIP's own eos_token_id is none of them: it chooses the pooled state, which is not used here, and old
+        configurations have it wrong.
+        """
+        # Versions of transformers differ in this prefix.
+        text_state = {key.removeprefix("text_model."): value for key, value in self.text_encoder.state_dict().items()}
+        vae, text, words = self.vae.config, self.text_encoder.config, self.tokenizer
+        return hash_of(
+            sampled_hash(self.vae.state_dict(), text_state),
+            [vae.scaling_factor, getattr(vae, "shift_factor", None) or 0.0, vae.norm_num_groups, vae.act_fn],
+            [text.hidden_act, text.num_attention_heads, text.layer_norm_eps],
+            [words.bos_token_id, words.eos_token_id, words.pad_token_id, words.model_max_length],
+            words.get_vocab(),
+        )
 
     def _windows(self, caption: str) -> list[list[int]]:
         tokens = self.tokenizer

@@ -34,6 +34,12 @@ class Diffusion:
             raise ValueError(f"prediction_type {self.prediction_type!r} is not one that trains: epsilon, v_prediction")
 
     @property
+    def identity(self) -> dict:
+        """What decides noising and target: the schedule of the betas, and what is predicted."""
+        names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        return {key: self.scheduler.config[key] for key in (*names, "rescale_betas_zero_snr", "prediction_type")}
+
+    @property
     def steps(self) -> int:
         """Number of training timesteps (1,000 for Stable Diffusion)."""
         return self.scheduler.config.num_train_timesteps

@@ -11,9 +11,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ..errors import BadInput
 from . import sd_checkpoint
 from .base import Conditioning, Family, Model
-from .clip_vae import ClipVaeEncoder, sampled_hash
+from .clip_vae import ClipVaeEncoder
 from .clip_vocabulary import clip_tokenizer
 from .diffusion import Diffusion
+from .identities import hash_of, sampled_hash, unusual_settings
 from .sources import Source
 from .weights import State, assemble, read_folder, read_weights
 
@@ -27,6 +28,9 @@ SCHEDULE = {
     "prediction_type": "epsilon",
 }
 """Stable Diffusion 1's noise schedule, for checkpoints that are a single file and bring no configuration."""
+
+VOCABULARIES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
+"""Files, either of which sets make a tokenizer."""
 
 ATTENTION = r"(.*\.)?attn\d\.(to_q|to_k|to_v|to_out\.0)"
 
@@ -54,10 +58,14 @@ class StableDiffusion1(Family):
     def _from_folder(self, source: Source, dtype: torch.dtype) -> Model:
         folder = source.path
         wanted = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
-        missing = [name for name in (*wanted, "tokenizer") if not (folder / name).exists()]
+        missing = [name for name in wanted if not (folder / name).exists()]
+        if not (folder / "tokenizer").is_dir():
+            missing.append("tokenizer")
+        elif not any(all((folder / "tokenizer" / name).is_file() for name in names) for names in VOCABULARIES):
+            missing.append(f"tokenizer/{' or '.join(' + '.join(names) for names in VOCABULARIES)}")
         if missing:
             raise BadInput(f"base: {folder} lacks {', '.join(missing)}; a Stable Diffusion 1 folder has them all")
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = _read_tokenizer(folder / "tokenizer")
         states = {part: read_folder(folder / part) for part in ("unet", "vae", "text_encoder")}
         configs = {name.split("/")[0]: _read_config(folder / name) for name in wanted}
         return self._model(source, states, configs, tokenizer, dtype)
@@ -74,10 +82,12 @@ class StableDiffusion1(Family):
             return assemble(module_class, config, states[name], precision, f"the {name} of {source.path}")
 
         unet = part(UNet2DConditionModel, configs["unet"], "unet", dtype)
+        states["vae"] = sd_checkpoint.current_vae_names(states["vae"])
         vae = part(AutoencoderKL, configs["vae"], "vae", torch.float32)
         text_config = CLIPTextConfig.from_dict(configs["text_encoder"])
         states["text_encoder"] = sd_checkpoint.fit_prefix(states["text_encoder"], text_config)
         text_encoder = part(CLIPTextModel, text_config, "text_encoder", torch.float32)
+        _check_tokenizer(tokenizer, text_config, source)
         encoder = ClipVaeEncoder(vae, text_encoder, tokenizer)
         try:
             diffusion = Diffusion(configs["scheduler"])
@@ -89,7 +99,33 @@ class StableDiffusion1(Family):
                 f"{vae.config.latent_channels}: it is made for inpainting or editing, which is not trained here"
             )
         side = unet.config.sample_size * encoder.pixel_step
-        return Model(self, unet, encoder, diffusion, side, sampled_hash(unet), source.name)
+        settings = unusual_settings(UNet2DConditionModel, unet.config)
+        identity = hash_of(sampled_hash(states["unet"]), settings, diffusion.identity, encoder.identity)
+        return Model(self, unet, encoder, diffusion, side, identity, source.name)
+
+
+def _read_tokenizer(folder: Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing more exact
+        raise BadInput(
+            f"base: {folder} cannot be read as CLIP's tokenizer ({error}); is the download complete?"
+        ) from None
+
+
+def _check_tokenizer(tokenizer: CLIPTokenizer, text_config: CLIPTextConfig, source: Source) -> None:
+    """Every id needs its embedding. Tables may be padded to a round length, but are never twice as long: that is the
+    tokenizer of another model, whose ids mean other words.
+
+    A tokenizer that does not say how long its windows are takes the text encoder's length.
+    """
+    tokens, embeddings = len(tokenizer), text_config.vocab_size
+    if not embeddings < 2 * tokens <= 2 * embeddings:
+        raise BadInput(
+            f"base: the tokenizer of {source.path} has {tokens} tokens and its text encoder {embeddings} embeddings; "
+            "they do not belong together"
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
 
 
 def _read_config(path: Path) -> dict:

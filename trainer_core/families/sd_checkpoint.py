@@ -18,6 +18,7 @@ FOREIGN = {
     "joint_blocks.": "Stable Diffusion 3",
     "double_blocks.": "Flux",
 }
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict], dict]:
@@ -64,6 +65,23 @@ def fit_prefix(state: State, config: CLIPTextConfig) -> State:
         prefixed = any(key.startswith("text_model.") for key in CLIPTextModel(config).state_dict())
     bare = {key.removeprefix("text_model."): value for key, value in state.items()}
     return {f"text_model.{key}": value for key, value in bare.items()} if prefixed else bare
+
+
+def current_vae_names(state: State) -> State:
+    """A VAE's weights with its attention named as diffusers names it now.
+
+    The folders of the first Stable Diffusions have older names, and in some the matrices are still 1×1 convolutions.
+    """
+    renamed = {}
+    for key, tensor in state.items():
+        if ".attentions." in key:
+            path, _, kind = key.rpartition(".")
+            place, _, name = path.rpartition(".")
+            key = f"{place}.{OLD_ATTENTION.get(name, name)}.{kind}"
+            if tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+                tensor = tensor[:, :, 0, 0]
+        renamed[key] = tensor
+    return renamed
 
 
 def _unet_config(state: State) -> dict:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -14,6 +16,9 @@ from ..errors import BadInput
 
 State = dict[str, torch.Tensor]
 
+FOREIGN_OBJECT = re.compile(r"GLOBAL (\S+)")
+"""In the message of torch's unpickler: the class or function that it refused."""
+
 
 def read_weights(path: Path) -> State:
     """The tensors of one file; formats that can pickle are read with `weights_only=True`.
@@ -22,10 +27,17 @@ def read_weights(path: Path) -> State:
         BadInput: the file is torn or holds something other than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        # Before torch 1.6 these were no archives, and only an archive can be mapped.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+        foreign = FOREIGN_OBJECT.search(str(error))
+        if foreign:
+            raise BadInput(
+                f"base: {path} holds objects other than tensors ({foreign[1]}), which could run code, so it is not "
+                "opened; convert it to .safetensors"
+            ) from None
         raise BadInput(
             f"base: {path} cannot be read as weights ({_first_line(error)}); is the download complete?"
         ) from None
@@ -98,4 +110,7 @@ def _count(word: str, entries: list[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    # torch begins with what it changed in 2.6; what is wrong with the file comes behind this mark.
+    lines = said.rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+    return "".join(letter for letter in (lines or [type(error).__name__])[0][:200] if letter.isprintable())
