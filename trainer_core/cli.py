@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"scion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="train a first LoRA with the built-in base, in about three minutes")
+    demo = commands.add_parser("demo", help="train a first LoRA with the built-in base, in about a minute")
     demo.add_argument("--out", default="scion-demo", metavar="DIR", help="where to put it (default: %(default)s)")
 
     _train(commands)
