@@ -44,7 +44,10 @@ CASES = {f"b{batch}-{precision}": (batch, precision) for precision in ("fp32", "
 def full_model(dtype: torch.dtype) -> Model:
     """Stable Diffusion 1.5's UNet with random weights; a small VAE and text encoder of the right widths suffice."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(**UNET).to(dtype).requires_grad_(False)
+    # Made in its own precision at once: a copy in fp32 would be the process's peak.
+    torch.set_default_dtype(dtype)
+    unet = UNet2DConditionModel(**UNET).requires_grad_(False)
+    torch.set_default_dtype(torch.float32)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     vae = AutoencoderKL(**blocks, block_out_channels=(32,) * 4, layers_per_block=1).eval()
     text = CLIPTextModel(CLIPTextConfig(hidden_size=768, num_hidden_layers=1, intermediate_size=768)).eval()
