@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from trainer_core.errors import BadInput
-from trainer_core.lora_file.metadata import Facts, build, recipe_of, top_tags
+from trainer_core.lora_file.metadata import Facts, build, top_tags
 
 
 @pytest.fixture
@@ -70,12 +69,8 @@ def test_modelspecs_required_entries_are_there(facts):
     assert metadata["modelspec.prediction_type"] == "epsilon" and metadata["modelspec.trigger_phrase"] == "sks dog"
 
 
-def test_the_recipe_comes_back_and_its_absence_is_told(facts):
-    assert recipe_of(build(facts), "dog.safetensors") == {"steps": 200, "name": "Zoë"}
-    with pytest.raises(BadInput, match="dog.safetensors: carries no recipe"):
-        recipe_of({}, "dog.safetensors")
-    with pytest.raises(BadInput, match="damaged"):
-        recipe_of({"scion.recipe": "[["}, "dog.safetensors")
+def test_the_recipe_is_in_the_file_as_json(facts):
+    assert json.loads(build(facts)["scion.recipe"]) == {"steps": 200, "name": "Zoë"}
 
 
 def test_tags_are_counted_over_all_folders(facts):

@@ -108,7 +108,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ScionError(f"{final}: cannot be written ({error.strerror or error}); {_remedy(error)}") from error
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no half checkpoint behind
         shutil.rmtree(partial, ignore_errors=True)
         raise
     named = _named(folder)

@@ -17,11 +17,6 @@ def sha256_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def auto_v2(path: str | Path) -> str:
-    """The first ten digits of the file's SHA-256, as Civitai and A1111's prompts name a model."""
-    return sha256_of_file(path)[:10]
-
-
 def sha256_of_data(path: str | Path) -> str:
     """SHA-256 of everything behind the header, in hex: the same whatever metadata the file carries.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import BadInput
-
 
 @dataclass(kw_only=True)
 class Facts:
@@ -174,20 +172,6 @@ def _scion(facts: Facts) -> dict[str, Any]:
         "scion.recipe": facts.recipe or None,
         "scion.dataset_hash": facts.dataset_hash,
     }
-
-
-def recipe_of(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The recipe that a file of ours was trained with.
-
-    Raises:
-        BadInput: `where` (the file) has none, or it is no JSON object.
-    """
-    if "scion.recipe" not in metadata:
-        raise BadInput(f"{where}: carries no recipe; only LoRAs that Scion wrote do.")
-    recipe = parsed(metadata["scion.recipe"])
-    if not isinstance(recipe, dict):
-        raise BadInput(f"{where}: the recipe in its metadata is damaged.")
-    return recipe
 
 
 def parsed(text: str) -> Any:

@@ -153,7 +153,7 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], Any], check: Calla
             if check:
                 check(partial)
             os.replace(partial, path)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no half file behind
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
