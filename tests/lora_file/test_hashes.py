@@ -29,7 +29,7 @@ def test_the_legacy_hash_is_of_64_kib_at_1_mib_of_the_file_with_training_metadat
     assert hash_metadata(small, {})["sshs_legacy_hash"] == hashlib.sha256(b"").hexdigest()[:8]
 
 
-def test_autov2_is_the_beginning_of_the_whole_files_hash(tmp_path):
+def test_the_hash_of_a_file_is_of_all_its_bytes(tmp_path):
     write_tensors(tmp_path / "file", LARGE)
     whole = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert sha256_of_file(tmp_path / "file") == whole
