@@ -18,7 +18,7 @@ from step_time import Ours, drawn_photos, full_model, peak_memory, recipe_for
 
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
-from trainer_core.engine.run_config import PRECISIONS
+from trainer_core.engine.device import PRECISIONS
 
 
 def one(precision: str, checkpointing: bool) -> None:

@@ -26,14 +26,14 @@ from trainer_core.adapters import lora
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
 from trainer_core.engine import objective
+from trainer_core.engine.device import PRECISIONS
 from trainer_core.engine.isolation import isolated
-from trainer_core.engine.run_config import PRECISIONS
 from trainer_core.engine.trainer import Trainer
-from trainer_core.families import FAMILIES
 from trainer_core.families.base import Model
 from trainer_core.families.clip_vae import ClipVaeEncoder
-from trainer_core.families.clip_vocabulary import clip_tokenizer
+from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.families.diffusion import Diffusion
+from trainer_core.families.registry import FAMILIES
 from trainer_core.families.sd15 import SCHEDULE
 from trainer_core.recipe import Recipe, from_dict
 

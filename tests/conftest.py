@@ -16,10 +16,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from trainer_core import families, recipe
+from trainer_core import recipe
 from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
 from trainer_core.engine.events import Warned
+from trainer_core.families import registry
 
 torch.set_num_threads(1)
 
@@ -102,7 +103,7 @@ def base(tmp_path_factory):
 @pytest.fixture
 def model(base):
     """The base, freshly loaded, in fp32."""
-    return families.load(str(base))
+    return registry.load(str(base))
 
 
 @pytest.fixture

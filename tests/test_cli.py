@@ -20,7 +20,8 @@ from trainer_core import cli, commands, recipe
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
 from trainer_core.engine import checkpoints, metrics, sampling
-from trainer_core.families import load
+from trainer_core.engine.preview_config import PreviewConfig
+from trainer_core.families.registry import load
 from trainer_core.sampler import load_for_sampling
 
 ROOT = Path(__file__).parent.parent
@@ -274,7 +275,7 @@ def test_sample_draws_with_a_lora_what_the_engine_draws(scion, words, base, tmp_
     code, told, errors = scion(*said, "--lora", lora, "--out", "with.png", "--sampler", "ddim")
     assert code == 0, errors
     assert "with.png  seed 7  a red ring" in told
-    config = sampling.PreviewConfig(sampler="ddim", steps=3, seed=7)
+    config = PreviewConfig(sampler="ddim", steps=3, seed=7)
     expected = sampling.draw(load_for_sampling(str(base), str(lora)), ["a red ring"], config, 64, 64)[0]
     assert np.abs(pixels("with.png") - expected.numpy() * 255).max() <= 1
     assert np.abs(pixels("with.png") - pixels("plain.png")).max() > 20

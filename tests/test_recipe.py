@@ -29,7 +29,7 @@ UNUSUAL = {
     "dataset": {"path": "a\nb\tc\u0085", "trigger": "sks 狗", "colour_jitter": 1, "holdout": 0},
     "adapter": {"alpha": 1e-8, "targets": ["to_q", r"re:mid_block\..*\d{1,2}"], "exclude": []},
     "optimizer": {"learning_rate": 2.5e-05, "schedule": "cosine"},
-    "run": {"seed": 2**62, "steps": 0, "epochs": 7},
+    "run": {"seed": 2**53 - 1, "steps": 0, "epochs": 7},
     "preview": {"prompts": ["a, b", 'c = "d"', "# e", "\x7f"]},
 }
 
@@ -53,7 +53,7 @@ def test_a_recipe_survives_json(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(written.as_dict()), encoding="utf-8")
     assert recipe.read(path) == written
-    assert written.run.seed == 2**62 and written.adapter.targets[1] == r"re:mid_block\..*\d{1,2}"
+    assert written.run.seed == 2**53 - 1 and written.adapter.targets[1] == r"re:mid_block\..*\d{1,2}"
 
 
 def test_a_recipe_survives_toml(tmp_path):

@@ -11,7 +11,7 @@ from trainer_core.assets import SCION_TINY
 from trainer_core.assets.build import evaluate
 from trainer_core.assets.judge import judge
 from trainer_core.assets.scenes import COLOURS, NEW_SHAPES, RADIUS, SHAPES, Scene, random_scene, render
-from trainer_core.families import load
+from trainer_core.families.registry import load
 
 pytestmark = pytest.mark.usefixtures("every_core")
 

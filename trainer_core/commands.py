@@ -92,10 +92,11 @@ def sample(given: Namespace) -> int:
     from . import options
     from .engine import sampling
     from .engine.charts import save_png, to_image
+    from .engine.preview_config import PreviewConfig
     from .sampler import load_for_sampling
 
-    shared = {name: getattr(given, name, None) for name in options.options_of(sampling.PreviewConfig)}
-    config = sampling.PreviewConfig(**{name: value for name, value in shared.items() if value is not None})
+    shared = {name: getattr(given, name, None) for name in options.options_of(PreviewConfig)}
+    config = PreviewConfig(**{name: value for name, value in shared.items() if value is not None})
     problems = [problem.replace("preview.", "--", 1) for problem in options.problems_of(config, "preview")]
     if problems:
         raise BadInput(*problems)
@@ -139,7 +140,7 @@ def dataset(given: Namespace) -> int:
     from .data.dataset import Dataset
     from .data.report import report_lines
     from .data.scan import scan_folder
-    from .families import load
+    from .families.registry import load
     from .recipe import Recipe
 
     recipe = with_settings(Recipe(), given.settings)

@@ -8,8 +8,9 @@ import torch
 from .adapters import lora
 from .assets import EXAMPLE_DATASET
 from .engine.charts import grid, save_png
+from .engine.preview_config import PreviewConfig
 from .engine.run import train
-from .engine.sampling import PreviewConfig, draw
+from .engine.sampling import draw
 from .recipe import Recipe, from_dict
 from .sampler import load_for_sampling
 from .terminal import Terminal

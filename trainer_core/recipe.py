@@ -1,4 +1,7 @@
-"""The recipe: everything a user asks for; each part's settings are owned by the module that obeys them."""
+"""The recipe: everything a user asks for; each part's settings lie beside the code that obeys them.
+
+Nothing heavy is imported, here or there: ComfyUI builds its widgets from the settings while it starts.
+"""
 
 import dataclasses
 import difflib
@@ -10,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from . import options
-from .adapters.lora import LoRAConfig
+from .adapters.lora_config import LoRAConfig
 from .data.config import DatasetConfig
-from .engine.objective import ObjectiveConfig
-from .engine.optimizers import OptimizerConfig
-from .engine.output import OutputConfig
+from .engine.objective_config import ObjectiveConfig
+from .engine.optimizer_config import OptimizerConfig
+from .engine.output_config import OutputConfig
+from .engine.preview_config import PreviewConfig
 from .engine.run_config import RunConfig
-from .engine.sampling import PreviewConfig
 from .errors import BadInput
-from .lora_file.hashes import sha256_of_data
-from .lora_file.safe_io import write_json, write_text
+from .files import write_json, write_text
 from .options import option
 
 VERSION = 1
@@ -71,6 +73,9 @@ class Recipe:
         if not self.optimizer.needs_total:
             del decisive["run.steps"], decisive["run.epochs"]
         if self.adapter.start_from:
+            # Reads safetensors, which needs torch.
+            from .lora_file.hashes import sha256_of_data
+
             # What is in the file decides, not what it is called.
             decisive["adapter.start_from"] = f"SHA-256 {sha256_of_data(self.adapter.start_from)[:16]}"
         return decisive

@@ -1,26 +1,38 @@
 """A base with a finished LoRA in it, ready to draw."""
 
+from collections.abc import Mapping
+
+import torch
+
 from .adapters import lora
-from .engine.run_config import PRECISIONS, pick_device, pick_precision
-from .families import load
+from .engine.device import PRECISIONS, pick_device, pick_precision
 from .families.base import Model
-from .lora_file.dialects import read_lora
+from .families.registry import load
+from .lora_file.dialects import lora_from_tensors, read_lora
 from .lora_file.lora import Target
 
 
 def load_for_sampling(
-    base: str, file: str | None, strength: float = 1.0, device: str = "auto", precision: str = "auto"
+    base: str,
+    adapter: str | Mapping[str, torch.Tensor] | None,
+    strength: float = 1.0,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> Model:
-    """Loads a base, and puts a LoRA file into its denoiser and its text encoder, as far as it has parts for them.
+    """Loads a base, and puts a LoRA into its denoiser and its text encoder, as far as it has parts for them.
+
+    Args:
+        adapter: a LoRA file, or the tensors of one; None for the base alone.
 
     Raises:
         BadInput: the base or the file cannot be used, or the file is of another model.
     """
     place = pick_device(device)
     model = load(base, PRECISIONS[pick_precision(precision, place)])
-    if file:
+    if adapter:
         parts = {model.family.component: model.denoiser, "text_encoder": model.encoder.text_encoder}
-        read, _ = read_lora(file, Target.of(**parts))
+        target = Target.of(**parts)
+        read = read_lora(adapter, target)[0] if isinstance(adapter, str) else lora_from_tensors(adapter, target)
         for component, pairs in read.items():
             if pairs:
                 lora.apply(parts[component], pairs, strength)

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from trainer_core import families
 from trainer_core.adapters import lora
-from trainer_core.adapters.lora import LoRAConfig
+from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine.events import Steps
 from trainer_core.errors import BadInput
+from trainer_core.families import registry
 from trainer_core.lora_file.dialects import read_lora
 from trainer_core.lora_file.lora import LoraPair, Target, module_shapes
 from trainer_core.sampler import load_for_sampling
@@ -106,7 +106,7 @@ def test_wrong_patterns_and_empty_targets_are_problems_of_the_settings():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_put_in_and_taken_out_a_lora_leaves_no_trace(base, snapshot, dtype):
-    model = families.load(str(base), dtype)
+    model = registry.load(str(base), dtype)
     before = snapshot(model.denoiser)
     injected(model, targets=["all"], dropout=0.1)
     fill(model)
@@ -117,7 +117,7 @@ def test_put_in_and_taken_out_a_lora_leaves_no_trace(base, snapshot, dtype):
 
 
 def test_a_fresh_lora_changes_nothing_and_is_fp32_and_alone_in_training(base):
-    model = families.load(str(base), torch.bfloat16)
+    model = registry.load(str(base), torch.bfloat16)
     before = output(model.denoiser)
     injected(model)
     assert torch.equal(output(model.denoiser), before)
@@ -131,7 +131,7 @@ def test_a_fresh_lora_changes_nothing_and_is_fp32_and_alone_in_training(base):
 
 def test_what_it_begins_with_depends_on_the_seed_alone(base):
     def start(seed):
-        model = families.load(str(base))
+        model = registry.load(str(base))
         state = torch.get_rng_state()
         injected(model, seed)
         assert torch.equal(torch.get_rng_state(), state)
@@ -145,7 +145,7 @@ def test_what_it_begins_with_depends_on_the_seed_alone(base):
 
 @pytest.mark.parametrize("settings", [{}, {"alpha": 1.0}, {"alpha": 3.0, "rslora": True}], ids=str)
 def test_it_adds_alpha_over_rank_times_b_a_to_each_weight(base, settings):
-    model = families.load(str(base))
+    model = registry.load(str(base))
     config = injected(model, targets=["all"], **settings)
     fill(model, 0.02)
     pairs = lora.extract(model.denoiser)
@@ -195,7 +195,7 @@ def test_dropout_zeroes_its_share_of_the_inputs_in_training_only(model):
 
 
 def test_a_finished_lora_of_mixed_ranks_and_any_strength_is_applied(base):
-    model = families.load(str(base))
+    model = registry.load(str(base))
     numbers, pairs = torch.Generator().manual_seed(1), {}
     for number, (path, shape) in enumerate(list(module_shapes(model.denoiser).items())[::3]):
         rank = 1 + number % 5
@@ -204,11 +204,11 @@ def test_a_finished_lora_of_mixed_ranks_and_any_strength_is_applied(base):
         pairs[path] = LoraPair(down, up, alpha=0.5 + number % 3)
     lora.apply(model.denoiser, pairs, 0.7)
     found = output(model.denoiser)
-    merged = families.load(str(base)).denoiser
+    merged = registry.load(str(base)).denoiser
     with torch.no_grad():
         for path, pair in pairs.items():
             merged.get_submodule(path).weight += 0.7 * pair.delta()
-    assert (output(merged) - output(families.load(str(base)).denoiser)).abs().max() > 0.01
+    assert (output(merged) - output(registry.load(str(base)).denoiser)).abs().max() > 0.01
     torch.testing.assert_close(found, output(merged), rtol=1e-4, atol=1e-5)
     assert not any(p.requires_grad for p in model.denoiser.parameters())
 
@@ -220,7 +220,7 @@ def test_a_run_goes_on_from_a_lora_file_whatever_its_dialect(train, base):
     first, _ = train({"run.steps": 3, "adapter.alpha": 2.0, "output.dialect": "comfyui"}, "first")
     settings = {"adapter.alpha": 2.0, "adapter.start_from": str(first.lora), "optimizer.learning_rate": 1e-12}
     second, _ = train({**settings, "run.steps": 1}, "second")
-    target = Target.of(unet=families.load(str(base)).denoiser)
+    target = Target.of(unet=registry.load(str(base)).denoiser)
     (before, _), (after, _) = read_lora(first.lora, target), read_lora(second.lora, target)
     assert before["unet"].keys() == after["unet"].keys()
     for path, pair in before["unet"].items():
@@ -251,7 +251,7 @@ def test_a_start_that_does_not_fit_the_settings_is_refused_and_nothing_is_left_i
     train, base, snapshot, changes, said
 ):
     first, _ = train({"run.steps": 1}, "first")
-    model = families.load(str(base))
+    model = registry.load(str(base))
     before = snapshot(model.denoiser)
     with pytest.raises(BadInput, match="adapter.start_from: .* does not fit these settings") as caught:
         train({**changes, "adapter.start_from": str(first.lora)}, "second", model=model)
@@ -283,7 +283,7 @@ def test_another_start_in_the_same_folder_is_another_run(train):
 
 
 def test_a_finished_lora_is_applied_to_the_text_encoder_too(base, tmp_path):
-    model = families.load(str(base))
+    model = registry.load(str(base))
     path = "lora_te_text_model_encoder_layers_0_mlp_fc1"
     numbers = torch.Generator().manual_seed(0)
     state = {

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer_core.data import Dataset, DatasetConfig, scan_folder
+from trainer_core.data.config import DatasetConfig
+from trainer_core.data.dataset import Dataset
+from trainer_core.data.scan import scan_folder
 
 
 class PoolingEncoder:

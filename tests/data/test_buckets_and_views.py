@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer_core.data import DatasetConfig
 from trainer_core.data.buckets import Bucket, buckets_for, nearest_bucket
+from trainer_core.data.config import DatasetConfig
 from trainer_core.data.items import Item
 from trainer_core.data.views import plain_view, render_view, view_for, views_for
 from trainer_core.errors import BadInput

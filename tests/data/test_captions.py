@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from trainer_core.data import DatasetConfig
 from trainer_core.data.captions import caption_for, fixed_caption, shuffles
+from trainer_core.data.config import DatasetConfig
 from trainer_core.data.items import Item
 
 

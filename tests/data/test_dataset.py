@@ -5,8 +5,12 @@ import threading
 import pytest
 import torch
 
-from trainer_core.data import Dataset, DatasetConfig, contact_sheet, prefetch, report_lines
+from trainer_core.data.config import DatasetConfig
+from trainer_core.data.dataset import Dataset
 from trainer_core.data.pictures import open_picture
+from trainer_core.data.prefetch import prefetch
+from trainer_core.data.report import report_lines
+from trainer_core.data.sheet import contact_sheet
 from trainer_core.data.views import render_view
 from trainer_core.errors import BadInput, ScionError
 from trainer_core.options import options_of, problems_of

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from trainer_core.data import BatchOrder
 from trainer_core.data.buckets import Bucket
+from trainer_core.data.order import BatchOrder
 from trainer_core.errors import BadInput
 
 GROUPS = {

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from trainer_core.data import DatasetConfig, scan_memory
+from trainer_core.data.config import DatasetConfig
 from trainer_core.data.pictures import from_array, open_picture
+from trainer_core.data.scan import scan_memory
 from trainer_core.errors import BadInput
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trainer_core.data import prefetch
+from trainer_core.data.prefetch import prefetch
 
 
 def threads():

@@ -7,7 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
-from trainer_core.data import DatasetConfig, pictures, scan_folder, scan_memory
+from trainer_core.data import pictures
+from trainer_core.data.config import DatasetConfig
+from trainer_core.data.scan import scan_folder, scan_memory
 
 
 def test_pictures_with_text_files_become_sorted_items(kit):

@@ -9,10 +9,11 @@ from diffusers.training_utils import compute_density_for_timestep_sampling, comp
 from peft import LoraConfig
 from torch.nn import functional as F
 
-from trainer_core import families
 from trainer_core.adapters import lora
+from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine import objective
-from trainer_core.engine.objective import ObjectiveConfig
+from trainer_core.engine.objective_config import ObjectiveConfig
+from trainer_core.families import registry
 
 SCHEDULES = {
     "epsilon": {},
@@ -62,8 +63,8 @@ def fill_up(denoiser):
 
 
 def injected(base, **settings):
-    model = families.load(str(base))
-    config = lora.LoRAConfig(rank=4, alpha=8.0, **settings)
+    model = registry.load(str(base))
+    config = LoRAConfig(rank=4, alpha=8.0, **settings)
     lora.inject(model.denoiser, config, lora.targeted_modules(model.denoiser, config, model.family.targets), seed=3)
     fill_up(model.denoiser)
     return model
@@ -96,14 +97,14 @@ def test_the_plain_loss_and_its_gradients_equal_those_of_diffusers_training_scri
 
 
 def test_a_zero_terminal_snr_schedule_ends_in_noise_alone(changed_base):
-    model = families.load(str(changed_base(**SCHEDULES["zero terminal SNR"])))
+    model = registry.load(str(changed_base(**SCHEDULES["zero terminal SNR"])))
     latents, _, drawn = batch(model, [999] * 3)
     torch.testing.assert_close(model.diffusion.add_noise(latents, drawn.noise, drawn.timesteps), drawn.noise)
     assert model.diffusion.snr(torch.tensor([999])).item() == 0
 
 
 def test_min_snr_weights_equal_diffusers_formula(scheduled_base):
-    model = families.load(str(scheduled_base))
+    model = registry.load(str(scheduled_base))
     timesteps = torch.arange(0, 999, 9)
     scheduler = DDPMScheduler.from_pretrained(scheduled_base / "scheduler")
     snr = compute_snr(scheduler, timesteps)
@@ -118,7 +119,7 @@ def test_min_snr_weights_equal_diffusers_formula(scheduled_base):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_min_snr_weights_are_finite_where_no_signal_is_left(changed_base, prediction):
     base = changed_base(prediction_type=prediction, rescale_betas_zero_snr=True)
-    weights = objective.weights(ObjectiveConfig(min_snr_gamma=5), families.load(str(base)), torch.arange(1000))
+    weights = objective.weights(ObjectiveConfig(min_snr_gamma=5), registry.load(str(base)), torch.arange(1000))
     assert torch.isfinite(weights).all()
     assert weights[-1] == (1 if prediction == "epsilon" else 0)
 

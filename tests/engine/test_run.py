@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from trainer_core import families, recipe
-from trainer_core.data import scan_memory
+from trainer_core import recipe
+from trainer_core.data.scan import scan_memory
 from trainer_core.engine import checkpoints, metrics, run, sampling
 from trainer_core.engine.events import Checkpointed, Finished, Previewed, Scanned, Started, Steps, Validated, Warned
+from trainer_core.engine.preview_config import PreviewConfig
 from trainer_core.engine.run_folder import RunFolder
 from trainer_core.errors import BadInput, ScionError
+from trainer_core.families import registry
 from trainer_core.lora_file.safe_io import read_header
 from trainer_core.sampler import load_for_sampling
 
@@ -77,7 +79,7 @@ def test_diffusers_draws_with_the_file_what_the_trainer_draws(train, pipeline, b
     (preview,) = heard.of(Previewed)
 
     pipe = pipeline()
-    pipe.scheduler = families.load(str(base)).diffusion.sampler("ddim")
+    pipe.scheduler = registry.load(str(base)).diffusion.sampler("ddim")
     before = pictures_of(pipe, PROMPTS, 11, 5.0)
     assert (before - preview.pictures).abs().max() > 0.05
     pipe.load_lora_weights(str(result.folder), weight_name=result.lora.name, local_files_only=True)
@@ -85,7 +87,7 @@ def test_diffusers_draws_with_the_file_what_the_trainer_draws(train, pipeline, b
     torch.testing.assert_close(after, preview.pictures, rtol=0, atol=1e-4)
 
     # So does `scion sample`, from the file.
-    config = sampling.PreviewConfig(sampler="ddim", steps=4, seed=11)
+    config = PreviewConfig(sampler="ddim", steps=4, seed=11)
     ours = sampling.draw(load_for_sampling(str(base), str(result.lora)), PROMPTS, config, 64, 64)
     torch.testing.assert_close(ours, preview.pictures, rtol=0, atol=1e-4)
 
@@ -124,7 +126,7 @@ def test_with_a_and_b_swapped_the_file_loads_nowhere_or_draws_something_else(tra
     # Self-attention is square, so its halves fit transposed too: the file loads, and is another LoRA.
     save_file(swapped(state), tmp_path / "turned.safetensors")
     pipe = pipeline()
-    pipe.scheduler = families.load(str(base)).diffusion.sampler("ddim")
+    pipe.scheduler = registry.load(str(base)).diffusion.sampler("ddim")
     pipe.load_lora_weights(str(tmp_path), weight_name="turned.safetensors", local_files_only=True)
     assert (pictures_of(pipe, PROMPTS, 0, 5.0) - preview.pictures).abs().max() > 0.01
 
@@ -485,7 +487,7 @@ def test_epochs_are_counted_in_whole_passes(train):
     "changes", [{"adapter.targets": ["all"], "adapter.dropout": 0.1}, {"run.precision": "bf16"}], ids=["fp32", "bf16"]
 )
 def test_the_base_comes_out_as_it_went_in(train, base, snapshot, changes):
-    model = families.load(str(base), torch.bfloat16 if changes.get("run.precision") else torch.float32)
+    model = registry.load(str(base), torch.bfloat16 if changes.get("run.precision") else torch.float32)
     before = snapshot(model.denoiser)
     train(changes, model=model)
     assert snapshot(model.denoiser) == before
@@ -575,7 +577,7 @@ def test_the_built_in_base_keeps_its_name_whatever_lies_in_the_folder(make_recip
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scion-tiny").mkdir()
-    asked = run._Run(make_recipe({"base": "scion-tiny"}), tmp_path / "run", Audience([]), lambda: False)
+    asked = run._Run(make_recipe({"base": "scion-tiny"}), tmp_path / "run", Audience([]), lambda: False, None)
     asked._write_recipe(RunFolder(tmp_path / "run"))
     assert recipe.read(tmp_path / "run" / "recipe.json").base == "scion-tiny"
 

@@ -4,10 +4,10 @@ import diffusers
 import pytest
 import torch
 
-from trainer_core import families
 from trainer_core.engine import sampling
-from trainer_core.engine.sampling import PreviewConfig
+from trainer_core.engine.preview_config import PreviewConfig
 from trainer_core.errors import BadInput
+from trainer_core.families import registry
 
 CLASSES = {
     "dpmpp_2m": "DPMSolverMultistepScheduler",
@@ -43,7 +43,7 @@ def test_a_zero_terminal_snr_base_is_sampled_from_its_last_timestep(changed_base
     base = changed_base(
         prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
     )
-    model = families.load(str(base))
+    model = registry.load(str(base))
     config = PreviewConfig(sampler=sampler, steps=6, seed=3)
     ours = sampling.draw(model, [PROMPT], config, 64, 64)
     torch.testing.assert_close(ours, theirs(pipeline(base), sampler), rtol=0, atol=1e-4)
@@ -52,7 +52,7 @@ def test_a_zero_terminal_snr_base_is_sampled_from_its_last_timestep(changed_base
 @pytest.mark.parametrize("sampler", CLASSES)
 def test_zero_terminal_snr_begins_at_the_last_timestep_whatever_spacing_the_base_names(changed_base, sampler):
     base = changed_base(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading")
-    schedule = families.load(str(base)).diffusion.sampler(sampler)
+    schedule = registry.load(str(base)).diffusion.sampler(sampler)
     schedule.set_timesteps(6)
     assert int(schedule.timesteps[0]) == 999
 

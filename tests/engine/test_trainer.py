@@ -7,15 +7,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer_core import families
 from trainer_core.adapters import lora
-from trainer_core.data import Dataset, scan_folder
+from trainer_core.adapters.lora_config import LoRAConfig
+from trainer_core.data.dataset import Dataset
+from trainer_core.data.scan import scan_folder
 from trainer_core.engine import checkpoints, objective
 from trainer_core.engine.events import Finished
 from trainer_core.engine.isolation import isolated
-from trainer_core.engine.optimizers import LearningRate, OptimizerConfig, build_optimizer
+from trainer_core.engine.objective_config import ObjectiveConfig
+from trainer_core.engine.optimizer_config import OptimizerConfig
+from trainer_core.engine.optimizers import LearningRate, build_optimizer
 from trainer_core.engine.trainer import Trainer
 from trainer_core.errors import ScionError
+from trainer_core.families import registry
 
 CPU = torch.device("cpu")
 
@@ -44,7 +48,7 @@ def make_trainer(make_recipe):
     def make(changes=(), precision="fp32", fill=0.05):
         stack.enter_context(isolated())
         recipe = make_recipe(changes)
-        model = families.load(recipe.base, torch.bfloat16 if precision == "bf16" else torch.float32)
+        model = registry.load(recipe.base, torch.bfloat16 if precision == "bf16" else torch.float32)
         scan = scan_folder(recipe.dataset)
         dataset = Dataset(scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution)
         assert dataset.encode(model.encoder)
@@ -278,7 +282,7 @@ def test_only_the_lora_has_gradients(make_trainer):
 
 
 def test_the_loss_on_a_fixed_batch_and_noise_falls_by_half_within_two_hundred_steps(model):
-    config = lora.LoRAConfig(rank=16, targets=["all"])
+    config = LoRAConfig(rank=16, targets=["all"])
     lora.inject(model.denoiser, config, lora.targeted_modules(model.denoiser, config, model.family.targets), seed=0)
     numbers = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, 8, 8, generator=numbers)
@@ -288,7 +292,7 @@ def test_the_loss_on_a_fixed_batch_and_noise_falls_by_half_within_two_hundred_st
     optimizer = build_optimizer(OptimizerConfig(learning_rate=3e-3), parameters)
     losses = []
     while len(losses) < 200 and (not losses or losses[-1] > losses[0] / 2):
-        loss = objective.losses(objective.ObjectiveConfig(), model, model.denoiser, latents, words, drawn).mean()
+        loss = objective.losses(ObjectiveConfig(), model, model.denoiser, latents, words, drawn).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from trainer_core import families
 from trainer_core.errors import BadInput
-from trainer_core.families.clip_vocabulary import clip_tokenizer
+from trainer_core.families import registry
+from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.lora_file.unet_names import ldm_names
 
 PROMPT = "a small red ring on a blue background"
@@ -42,13 +42,13 @@ def test_a_folder_predicts_what_diffusers_predicts_from_it(base, model, pipeline
 
 
 def test_everything_is_loaded_frozen_at_rest_and_in_the_precision_asked_for(base):
-    model = families.load(str(base), torch.bfloat16)
+    model = registry.load(str(base), torch.bfloat16)
     encoder = model.encoder
     assert {p.dtype for p in model.denoiser.parameters()} == {torch.bfloat16}
     assert {p.dtype for part in (encoder.vae, encoder.text_encoder) for p in part.parameters()} == {torch.float32}
     for part in (model.denoiser, encoder.vae, encoder.text_encoder):
         assert not part.training and not any(p.requires_grad for p in part.parameters())
-    exact = predict(families.load(str(base)))
+    exact = predict(registry.load(str(base)))
     torch.testing.assert_close(predict(model, dtype=torch.bfloat16).float(), exact, rtol=0.1, atol=0.05)
 
 
@@ -105,7 +105,7 @@ def edit_json(path, **changes):
 
 
 def identities(folder, dtype=torch.float32):
-    model = families.load(str(folder), dtype)
+    model = registry.load(str(folder), dtype)
     return model.identity, model.encoder.identity
 
 
@@ -120,7 +120,7 @@ def test_other_unet_weights_are_another_model_with_the_same_encoder(copied, mode
     state = load_file(path)
     state["conv_out.bias"] += 1e-3
     save_file(state, path)
-    changed = families.load(str(copied))
+    changed = registry.load(str(copied))
     assert changed.identity != model.identity
     assert changed.encoder.identity == model.encoder.identity
 
@@ -141,7 +141,7 @@ def test_another_unet_configuration_or_noise_schedule_is_another_model_with_the_
     copied, model, name, change
 ):
     edit_json(copied / name, **change)
-    changed = families.load(str(copied))
+    changed = registry.load(str(copied))
     assert changed.identity != model.identity
     assert changed.encoder.identity == model.encoder.identity
 
@@ -161,7 +161,7 @@ def test_another_unet_configuration_or_noise_schedule_is_another_model_with_the_
 )
 def test_an_encoder_that_makes_something_else_has_another_identity_and_so_has_its_model(copied, model, name, change):
     edit_json(copied / name, **change)
-    changed = families.load(str(copied))
+    changed = registry.load(str(copied))
     assert changed.encoder.identity != model.encoder.identity
     assert changed.identity != model.identity
 
@@ -206,14 +206,14 @@ def test_the_old_names_of_the_vaes_attention_are_read_as_diffusers_reads_them(co
     pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         reference = AutoencoderKL.from_pretrained(copied / "vae").encode(pixels.permute(0, 3, 1, 2) * 2 - 1)
-    found = families.load(str(copied)).encoder
+    found = registry.load(str(copied)).encoder
     latents = found.encode_pictures(pixels)
     torch.testing.assert_close(latents, reference.latent_dist.mean * 0.18215, rtol=0, atol=1e-6)
     assert found.identity == model.encoder.identity
     # Converters of that time left the matrices as the 1×1 convolutions that they had been.
     matrices = [key for key in state if ".attentions." in key and state[key].ndim == 2]
     save_file(state | {key: state[key][:, :, None, None].contiguous() for key in matrices}, path)
-    assert torch.equal(families.load(str(copied)).encoder.encode_pictures(pixels), latents)
+    assert torch.equal(registry.load(str(copied)).encoder.encode_pictures(pixels), latents)
 
 
 def test_a_tokenizer_folder_without_a_vocabulary_is_refused(copied):
@@ -221,10 +221,10 @@ def test_a_tokenizer_folder_without_a_vocabulary_is_refused(copied):
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         (words / name).unlink(missing_ok=True)
     with pytest.raises(BadInput, match=r"lacks tokenizer/vocab.json \+ merges.txt"):
-        families.load(str(copied))
+        registry.load(str(copied))
     (words / "vocab.json").write_text("{}")
     with pytest.raises(BadInput, match=r"lacks tokenizer/vocab.json \+ merges.txt"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_a_torn_vocabulary_is_named(copied):
@@ -233,7 +233,7 @@ def test_a_torn_vocabulary_is_named(copied):
     (words / "vocab.json").write_text('{"a": ')
     (words / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(BadInput, match="tokenizer cannot be read as CLIP's tokenizer"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_text_encoder_has_embeddings_is_refused(copied):
@@ -241,7 +241,7 @@ def test_a_tokenizer_with_more_tokens_than_the_text_encoder_has_embeddings_is_re
     words.add_tokens(["<heart>"])
     words.save_pretrained(copied / "tokenizer")
     with pytest.raises(BadInput, match="the tokenizer of .*copy has 609 tokens and its text encoder 608 embeddings"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_a_tokenizer_of_another_model_is_refused_though_its_tokens_have_embeddings(clip_base, base, tmp_path):
@@ -250,7 +250,7 @@ def test_a_tokenizer_of_another_model_is_refused_though_its_tokens_have_embeddin
     shutil.rmtree(folder / "tokenizer")
     shutil.copytree(base / "tokenizer", folder / "tokenizer")
     with pytest.raises(BadInput, match="has 608 tokens and its text encoder 49408 embeddings"):
-        families.load(str(folder))
+        registry.load(str(folder))
 
 
 def test_an_embedding_table_padded_to_a_round_length_is_accepted(copied, model):
@@ -260,7 +260,7 @@ def test_an_embedding_table_padded_to_a_round_length_is_accepted(copied, model):
     state[name] = torch.cat([state[name], torch.zeros(32, 32)])
     save_file(state, path)
     edit_json(copied / "text_encoder" / "config.json", vocab_size=640)
-    assert torch.equal(predict(families.load(str(copied))), predict(model))
+    assert torch.equal(predict(registry.load(str(copied))), predict(model))
 
 
 def test_a_tokenizer_without_a_length_takes_the_text_encoders(copied, model):
@@ -268,7 +268,7 @@ def test_a_tokenizer_without_a_length_takes_the_text_encoders(copied, model):
     words = json.loads(path.read_text())
     del words["model_max_length"]
     path.write_text(json.dumps(words))
-    found = families.load(str(copied))
+    found = registry.load(str(copied))
     assert found.encoder.tokenizer.model_max_length == 77
     assert torch.equal(predict(found), predict(model))
 
@@ -282,7 +282,7 @@ def test_a_folder_of_bin_files_is_read_without_pickle(copied, model):
         path = copied / part / f"{name}.safetensors"
         torch.save(load_file(path), path.with_name("pytorch_model.bin" if name == "model" else f"{name}.bin"))
         path.unlink()
-    assert torch.equal(predict(families.load(str(copied))), predict(model))
+    assert torch.equal(predict(registry.load(str(copied))), predict(model))
 
 
 @pytest.mark.parametrize("function", [os.mkdir, exec, shutil.copy])
@@ -294,7 +294,7 @@ def test_a_bin_file_that_would_run_code_is_refused(copied, tmp_path, function):
     (copied / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save({"conv_in.weight": Trap()}, copied / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(BadInput, match="diffusion_pytorch_model.bin holds objects other than tensors .*run code"):
-        families.load(str(copied))
+        registry.load(str(copied))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -304,7 +304,7 @@ def test_a_checkpoint_with_foreign_objects_says_which_and_what_to_do(tmp_path, z
     callbacks = {"callbacks": datetime.timedelta(1), "state_dict": {"a": torch.ones(1)}}
     torch.save(callbacks, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(BadInput) as caught:
-        families.load(str(path))
+        registry.load(str(path))
     assert str(caught.value) == (
         f"base: {path} holds objects other than tensors (datetime.timedelta), which could run code, so it is not "
         "opened; convert it to .safetensors"
@@ -316,7 +316,7 @@ def test_a_torn_ckpt_is_said_on_one_line_without_control_codes(tmp_path, content
     path = tmp_path / "torn.ckpt"
     path.write_bytes(content)
     with pytest.raises(BadInput, match="torn.ckpt cannot be read as weights .*is the download complete") as caught:
-        families.load(str(path))
+        registry.load(str(path))
     assert str(caught.value).isprintable()
 
 
@@ -324,7 +324,7 @@ def test_a_bin_file_that_holds_no_mapping_is_refused(copied):
     (copied / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(torch.ones(3), copied / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(BadInput, match="diffusion_pytorch_model.bin"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_shards_and_variants_are_found(copied, model):
@@ -339,7 +339,7 @@ def test_shards_and_variants_are_found(copied, model):
     (copied / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     vae = copied / "vae" / "diffusion_pytorch_model.safetensors"
     vae.rename(vae.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert torch.equal(predict(families.load(str(copied))), predict(model))
+    assert torch.equal(predict(registry.load(str(copied))), predict(model))
 
 
 def test_a_missing_shard_is_named(copied):
@@ -348,14 +348,14 @@ def test_a_missing_shard_is_named(copied):
     index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00001-of-00001.safetensors"}}
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BadInput, match="diffusion_pytorch_model-00001-of-00001.safetensors"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_all_missing_parts_of_a_folder_are_named_at_once(copied):
     shutil.rmtree(copied / "vae")
     shutil.rmtree(copied / "tokenizer")
     with pytest.raises(BadInput, match="lacks vae/config.json, tokenizer"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_missing_unexpected_and_misshaped_weights_are_named(copied):
@@ -366,7 +366,7 @@ def test_missing_unexpected_and_misshaped_weights_are_named(copied):
     state["surplus"] = torch.ones(1)
     save_file(state, path)
     with pytest.raises(BadInput) as caught:
-        families.load(str(copied))
+        registry.load(str(copied))
     said = str(caught.value)
     assert "the unet of" in said and "1 missing (conv_in.bias)" in said and "1 unexpected (surplus)" in said
     assert "conv_out.weight is [4, 16, 3, 3] instead of [4, 32, 3, 3]" in said
@@ -376,12 +376,12 @@ def test_a_torn_weights_file_is_named(copied):
     path = copied / "vae" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BadInput, match=r"vae.diffusion_pytorch_model.safetensors cannot be read as weights"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_a_prediction_that_cannot_be_trained_is_refused(changed_base):
     with pytest.raises(BadInput, match="prediction_type 'sample' is not one that trains"):
-        families.load(str(changed_base(prediction_type="sample")))
+        registry.load(str(changed_base(prediction_type="sample")))
 
 
 # ---- where bases come from
@@ -391,21 +391,21 @@ def test_a_folder_of_another_family_is_refused_by_its_name(copied):
     index = copied / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "FluxPipeline"}))
     with pytest.raises(BadInput, match="is a FluxPipeline; this version trains StableDiffusionPipeline"):
-        families.load(str(copied))
+        registry.load(str(copied))
     index.write_text("[1, 2]")
     with pytest.raises(BadInput, match="model_index.json is not readable"):
-        families.load(str(copied))
+        registry.load(str(copied))
 
 
 def test_what_is_not_there_is_said_with_what_would_do(tmp_path):
     with pytest.raises(BadInput, match="nothing at 'no such base'; give scion-tiny, the path"):
-        families.load("no such base")
+        registry.load("no such base")
     with pytest.raises(BadInput, match="has no model_index.json"):
-        families.load(str(tmp_path))
+        registry.load(str(tmp_path))
     other = tmp_path / "model.gguf"
     other.write_bytes(b"GGUF")
     with pytest.raises(BadInput, match="is no checkpoint; expected a file ending in .safetensors"):
-        families.load(str(other))
+        registry.load(str(other))
 
 
 def test_a_hub_id_is_used_from_the_cache_and_never_downloaded(base, tmp_path, monkeypatch):
@@ -413,13 +413,13 @@ def test_a_hub_id_is_used_from_the_cache_and_never_downloaded(base, tmp_path, mo
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(BadInput, match="nothing is downloaded by itself. Fetch it once with `hf download some/model`"):
-        families.load("some/model")
+        registry.load("some/model")
     commit = "0" * 40
     place = tmp_path / "hub" / "models--some--model"
     shutil.copytree(base, place / "snapshots" / commit)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(commit)
-    assert families.load("some/model").name == "model"
+    assert registry.load("some/model").name == "model"
 
 
 # ---- one file
@@ -493,7 +493,7 @@ def test_one_file_in_original_names_predicts_what_its_folder_predicts(clip_base,
         torch.save({"state_dict": original, "global_step": 7}, path, _use_new_zipfile_serialization=ending == ".ckpt")
     else:
         save_file(original, path)
-    folder, file = families.load(str(clip_base)), families.load(str(path))
+    folder, file = registry.load(str(clip_base)), registry.load(str(path))
     assert file.name == "anything"
     assert file.identity == folder.identity and file.encoder.identity == folder.encoder.identity
     torch.testing.assert_close(predict(file), predict(folder), rtol=0, atol=1e-5)
@@ -511,17 +511,17 @@ def test_text_weights_without_their_prefix_are_read_too(clip_base, original, tmp
     state = {key.replace(".transformer.text_model.", ".transformer."): value for key, value in original.items()}
     state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     save_file(state, tmp_path / "bare.safetensors")
-    found, expected = families.load(str(tmp_path / "bare.safetensors")), families.load(str(clip_base))
+    found, expected = registry.load(str(tmp_path / "bare.safetensors")), registry.load(str(clip_base))
     torch.testing.assert_close(predict(found), predict(expected), rtol=0, atol=1e-5)
 
 
 def test_marker_keys_make_it_a_v_prediction_model_with_zero_terminal_snr(original, tmp_path):
     save_file({**original, "v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}, tmp_path / "v.safetensors")
-    diffusion = families.load(str(tmp_path / "v.safetensors")).diffusion
+    diffusion = registry.load(str(tmp_path / "v.safetensors")).diffusion
     assert diffusion.prediction_type == "v_prediction"
     assert diffusion.snr(torch.tensor([999])).item() == 0
     save_file({**original, "v_pred": torch.tensor([])}, tmp_path / "v.safetensors")
-    diffusion = families.load(str(tmp_path / "v.safetensors")).diffusion
+    diffusion = registry.load(str(tmp_path / "v.safetensors")).diffusion
     assert diffusion.prediction_type == "v_prediction"
     assert diffusion.snr(torch.tensor([999])).item() > 0.001
 
@@ -540,20 +540,20 @@ def test_a_file_of_another_family_is_refused_by_its_name(tmp_path, key, name):
     path = tmp_path / "other.safetensors"
     save_file({key: torch.ones(2), "model.diffusion_model.input_blocks.0.0.weight": torch.ones(2)}, path)
     with pytest.raises(BadInput, match=f"is a {name} checkpoint"):
-        families.load(str(path))
+        registry.load(str(path))
 
 
 def test_a_file_without_a_part_or_without_weights_says_what_is_missing(original, tmp_path):
     path = tmp_path / "part.safetensors"
     save_file({key: value for key, value in original.items() if not key.startswith("first_stage")}, path)
     with pytest.raises(BadInput, match=r"lacks the VAE \(first_stage_model.…\)"):
-        families.load(str(path))
+        registry.load(str(path))
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(BadInput, match="lacks the UNet .*, the VAE .*, the text encoder"):
-        families.load(str(path))
+        registry.load(str(path))
     path.write_bytes(b"not a checkpoint at all")
     with pytest.raises(BadInput, match="cannot be read as weights .*is the download complete"):
-        families.load(str(path))
+        registry.load(str(path))
 
 
 @pytest.mark.parametrize("lost", ["out.2.weight", "attn2.to_k.weight", "output_blocks.1.0.in_layers.2.weight"])
@@ -561,14 +561,14 @@ def test_a_file_with_holes_is_bad_input_and_no_bug(original, tmp_path, lost):
     path = tmp_path / "holes.safetensors"
     save_file({key: value for key, value in original.items() if not key.endswith(lost)}, path)
     with pytest.raises(BadInput, match=str(path)):
-        families.load(str(path))
+        registry.load(str(path))
 
 
 def test_an_inpainting_model_is_refused(original, tmp_path):
     name = "model.diffusion_model.input_blocks.0.0.weight"
     save_file({**original, name: torch.zeros(32, 9, 3, 3)}, tmp_path / "inpainting.safetensors")
     with pytest.raises(BadInput, match="takes 9 channels instead of 4: it is made for inpainting"):
-        families.load(str(tmp_path / "inpainting.safetensors"))
+        registry.load(str(tmp_path / "inpainting.safetensors"))
 
 
 def test_clips_own_tokenizer_is_rebuilt_as_it_was_released():

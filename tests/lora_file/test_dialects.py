@@ -7,8 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from trainer_core.errors import BadInput
+from trainer_core.lora_file.alpha import effective_alpha
 from trainer_core.lora_file.dialects import DIALECTS, lora_from_tensors, lora_to_tensors, read_lora
-from trainer_core.lora_file.lora import LoraPair, Target, effective_alpha
+from trainer_core.lora_file.lora import LoraPair, Target
 from trainer_core.lora_file.safe_io import write_tensors
 
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

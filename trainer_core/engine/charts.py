@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..lora_file.safe_io import write_bytes
+from ..files import write_bytes
 
 INK, FAINT, PAPER, GRID = (33, 37, 41), (134, 142, 150), (255, 255, 255), (233, 236, 239)
 RAW, SMOOTH, HELD_OUT = (173, 206, 186), (25, 113, 68), (208, 85, 24)
@@ -36,6 +36,20 @@ def save_strip(path: Path, pictures: torch.Tensor, captions: list[str]) -> None:
     """One row of pictures [N, H, W, 3] in 0..1, at most eight in a row, each with its caption below."""
     rows = [(list(pictures[i : i + 8]), captions[i : i + 8]) for i in range(0, len(pictures), 8)]
     save_png(path, stacked([grid([row], [""], below) for row, below in rows]))
+
+
+def save_each(folder: Path, pictures: torch.Tensor) -> None:
+    """Pictures [N, H, W, 3] in 0..1 as 1.png, 2.png, …, instead of those that were there."""
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures, 1):
+        save_png(folder / f"{number}.png", to_image(picture))
+    for path in numbered(folder)[len(pictures) :]:
+        path.unlink()
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The pictures that `save_each` wrote, in their order."""
+    return sorted((path for path in folder.glob("*.png") if path.stem.isdigit()), key=lambda path: int(path.stem))
 
 
 def stacked(pictures: list[Image.Image]) -> Image.Image:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from ..errors import ScionError
-from ..lora_file.safe_io import read_json, read_tensors, write_json, write_tensors
+from ..files import read_json, write_json
+from ..lora_file.safe_io import read_tensors, write_tensors
 
 FORMAT = 1
 SEPARATOR = "|"

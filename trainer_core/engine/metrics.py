@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from ..lora_file.safe_io import write_text
+from ..files import write_text
 from .events import Checkpointed, Event, Previewed, Steps, Validated
 
 

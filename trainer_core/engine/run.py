@@ -6,26 +6,31 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import families
+import torch
+from torch import nn
+
 from ..adapters import lora
 from ..data.dataset import Dataset
 from ..data.report import report_lines
 from ..data.scan import Scan, scan_folder
 from ..errors import BadInput, ScionError
 from ..families.base import Model
+from ..families.registry import detect
+from ..families.sources import BUILT_IN, resolve
+from ..files import remove_partial, write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import LoraPair, Target
-from ..lora_file.safe_io import remove_partial, write_json
 from ..recipe import Recipe
 from . import checkpoints
+from .advice import CommandLine, memory_advice
+from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
 from .isolation import isolated
 from .metrics import MetricsFile
 from .output import file_name, settings
-from .run_config import PRECISIONS, pick_device, pick_precision
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
-from .session import Session, memory_advice
+from .session import Session
 from .trainer import Trainer, is_out_of_memory
 
 
@@ -33,27 +38,32 @@ from .trainer import Trainer, is_out_of_memory
 class Result:
     status: str
     """"finished" or "stopped"."""
-    folder: Path
+    folder: Path | None
+    """Of the run; None if it was stopped before it was known which run it is."""
     step: int
     total: int
     lora: Path | None
     """The LoRA file; None if the run was stopped before its first step."""
+    target: Target | None = None
+    """The shapes of the base, by which keys can be named; None if the run was stopped before it was known."""
 
 
 def train(
     recipe: Recipe,
-    folder: str | Path,
+    folder: str | Path | Callable[[str], Path],
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
     model: Model | None = None,
     scan: Scan | None = None,
+    advice: CommandLine | None = None,
 ) -> Result:
     """Trains what a recipe asks for, goes on with it, or returns it if it is finished.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: of the run, or what names it by the run's fingerprint; made if it is not there.
         should_stop: asked often, in scanning and encoding too; True keeps what is done and ends the run.
         model, scan: a base and a dataset that are in memory already, instead of those that the recipe names.
+        advice: how a person goes on, at the door where this was called; None = at the command line.
 
     Raises:
         BadInput: settings, base, dataset or folder cannot be used; nothing was changed.
@@ -64,22 +74,25 @@ def train(
         raise BadInput(*problems)
     audience = Audience(observers)
     with isolated():
-        return _Run(recipe, Path(folder), audience, should_stop).go(model, scan)
+        return _Run(recipe, folder, audience, should_stop, advice or CommandLine()).go(model, scan)
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, path: Path, audience: Audience, should_stop: Callable[[], bool]):
-        self.recipe, self.path, self.audience, self.should_stop = recipe, path, audience, should_stop
+    def __init__(
+        self, recipe: Recipe, folder, audience: Audience, should_stop: Callable[[], bool], advice: CommandLine
+    ):
+        self.recipe, self.audience, self.should_stop, self.advice = recipe, audience, should_stop, advice
+        self.place = folder if callable(folder) else lambda fingerprint: Path(folder)
         self.device = pick_device(recipe.run.device)
         self.precision = pick_precision(recipe.run.precision, self.device)
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
-        source = None if model else families.resolve(self.recipe.base)
+        source = None if model else resolve(self.recipe.base)
         scan = scan or self._scan()
         if scan is None:
             return self._nothing_done()
         if model is None:
-            model = families.detect(source).load(source, PRECISIONS[self.precision])
+            model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
         start = self._start_from(model, paths)
@@ -88,6 +101,10 @@ class _Run:
         )
         self.audience.on(Scanned(report_lines(scan, dataset)))
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
+        result = self._run(fingerprint, model, dataset, scan, paths, start)
+        return dataclasses.replace(result, target=Target.of(**{model.family.component: model.denoiser}))
+
+    def _run(self, fingerprint: str, model: Model, dataset: Dataset, scan: Scan, paths, start) -> Result:
         with ExitStack() as stack:
             folder, state = self._enter(stack, fingerprint, dataset)
             done = state.status == "finished" and state.step >= state.total
@@ -120,10 +137,10 @@ class _Run:
             BadInput: the folder holds another run, or is in use.
         """
         total = self.recipe.run.total_steps(dataset.order(self.recipe.run.batch_size).batches_per_epoch)
-        folder = RunFolder(self.path)
+        folder = RunFolder(self.place(fingerprint))
         state = folder.state()
         if state is not None and self.recipe.run.existing == "new":
-            folder, state = RunFolder(free_name(self.path)), None
+            folder, state = RunFolder(free_name(folder.path)), None
         stack.enter_context(folder.locked())
         state = folder.state()
         if state is None:
@@ -175,7 +192,9 @@ class _Run:
         try:
             if start:
                 lora.fill(model.denoiser, start)
+            # In this order a weight that is stored in another precision never exists twice where it came from.
             model.denoiser.to(self.device)
+            _cast(model.denoiser, PRECISIONS[self.precision])
             if self.recipe.run.gradient_checkpointing:
                 model.denoiser.enable_gradient_checkpointing()
             trainer = Trainer(self.recipe, model, dataset, self.device, self.precision)
@@ -185,7 +204,9 @@ class _Run:
             self._write_recipe(folder)
             # The history hears first: an observer may interrupt.
             audience = Audience([MetricsFile(folder.metrics, trainer.step), *self.audience.observers])
-            session = Session(trainer, folder, state, audience, self.should_stop, scan.fingerprint, (prompts, *entries))
+            session = Session(
+                trainer, folder, state, audience, self.should_stop, scan.fingerprint, (prompts, *entries), self.advice
+            )
             status = session.run()
             return Result(status, folder.path, trainer.step, trainer.total, session.lora)
         finally:
@@ -231,7 +252,7 @@ class _Run:
         for part, key in (("dataset", "path"), ("dataset", "cache_path"), ("adapter", "start_from")):
             if written[part][key]:
                 written[part][key] = str(Path(written[part][key]).expanduser().resolve())
-        if self.recipe.base not in families.BUILT_IN and Path(self.recipe.base).expanduser().exists():
+        if self.recipe.base not in BUILT_IN and Path(self.recipe.base).expanduser().exists():
             written["base"] = str(Path(self.recipe.base).expanduser().resolve())
         written["output"]["name"] = file_name(self.recipe)
         write_json(folder.recipe, written)
@@ -244,4 +265,12 @@ class _Run:
         if step:
             line = f"Stopped before going on at step {step}; start again to go on."
         self.audience.on(Finished("stopped", step, total, file, [line]))
-        return Result("stopped", folder.path if folder else self.path, step, total, file)
+        return Result("stopped", folder.path if folder else None, step, total, file)
+
+
+def _cast(denoiser: nn.Module, dtype: torch.dtype) -> None:
+    """Brings the base's weights to the precision of the computation; what trains keeps its own."""
+    trains = {id(parameter) for parameter in lora.parameters(denoiser).values()}
+    for parameter in denoiser.parameters():
+        if id(parameter) not in trains and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)

@@ -2,14 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from ..errors import BadInput
 from ..options import option
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MIXED = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
-"""accelerate's names."""
+PRECISION_NAMES = ("fp32", "fp16", "bf16")
 
 
 @dataclass(kw_only=True)
@@ -22,11 +17,11 @@ class RunConfig:
     accumulation: int = option(
         1, help="Batches whose gradients make one step: a larger batch in the memory of a small one", low=1, high=4096
     )
-    seed: int = option(0, help="The same seed repeats the run", low=0, high=2**62)
+    seed: int = option(0, help="The same seed repeats the run", low=0, high=2**53 - 1)
     precision: str = option(
         "auto",
         help="What the base computes in; what trains is kept in fp32. auto = bf16 on a GPU that has it, else fp32",
-        choices=("auto", *PRECISIONS),
+        choices=("auto", *PRECISION_NAMES),
     )
     gradient_checkpointing: bool = option(
         False, help="Less memory for about a third more time: activations are computed again", decides=False
@@ -77,37 +72,3 @@ class RunConfig:
         if self.steps:
             return self.steps
         return max(1, -(-self.epochs * batches_per_epoch // (self.accumulation * world)))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a run trains on.
-
-    Raises:
-        BadInput: this machine or this torch does not have it.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise BadInput(f"run.device: {name!r} cannot be used here ({reason}); try auto or cpu") from None
-    return device
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    """fp32, fp16 or bf16.
-
-    Raises:
-        BadInput: the device cannot train in it.
-    """
-    if name not in ("auto", *PRECISIONS):
-        raise BadInput(f"run.precision: {name!r} is not one of auto, {', '.join(PRECISIONS)}")
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if name == "fp16" and device.type != "cuda":
-        raise BadInput(f"run.precision: fp16 needs a CUDA GPU, this run trains on {device.type}; choose bf16 or fp32")
-    return name

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import BadInput
-from ..lora_file.safe_io import read_json, write_json
+from ..files import read_json, write_json
 
 
 @dataclass
@@ -40,6 +40,8 @@ class RunFolder:
         self.loss_plot = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
         self.previews = self.path / "previews"
+        self.samples = self.path / "samples"
+        """The pictures of the last preview, each by itself."""
         self._state = self.path / "run.json"
 
     @contextlib.contextmanager

@@ -1,41 +1,13 @@
 """Pictures from noise: diffusers' samplers around a family's predict(), with classifier-free guidance."""
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from ..errors import BadInput
 from ..families.base import Conditioning, Encoder, Model
-from ..families.diffusion import SAMPLERS
-from ..options import option
-
-
-@dataclass(kw_only=True)
-class PreviewConfig:
-    """Settings of the pictures that are drawn while a run trains."""
-
-    prompts: list[str] = option(
-        factory=list,
-        help="What to draw (several as a JSON list); empty = the captions of the first pictures of the dataset",
-        separated=False,
-        decides=False,
-    )
-    negative: str = option("", help="What not to draw", decides=False)
-    seed: int = option(
-        0, help="Seed of the first picture; the next have the next seeds", low=0, high=2**62, decides=False
-    )
-    steps: int = option(20, help="Denoising steps", unit="steps", low=1, high=1000, decides=False)
-    guidance: float = option(
-        5.0, help="Guidance scale (Ho & Salimans 2022); 1 = the caption alone", low=0, high=100, decides=False
-    )
-    sampler: str = option("dpmpp_2m", help="The sampler", choices=tuple(SAMPLERS), decides=False)
-    width: int = option(0, help="0 = as in training", unit="pixels", low=0, high=8192, decides=False, advanced=True)
-    height: int = option(0, help="0 = as in training", unit="pixels", low=0, high=8192, decides=False, advanced=True)
-    count: int = option(
-        4, help="With empty prompts: how many captions", unit="pictures", low=1, high=64, decides=False, advanced=True
-    )
-
+from .preview_config import PreviewConfig
 
 ANCESTRAL = ("euler_ancestral", "ddpm")
 """Samplers that add noise on the way; as in diffusers' pipelines it comes from the generator of the first noise."""
@@ -56,6 +28,7 @@ def sample(
     config: PreviewConfig,
     generators: list[torch.Generator],
     should_stop: Callable[[], bool] | None = None,
+    stepped: Callable[[], None] | None = None,
 ) -> torch.Tensor | None:
     """Denoises a batch.
 
@@ -63,6 +36,7 @@ def sample(
         conditioning, unconditional: batched alike, on any device.
         noise: standard normal, [N, C, h, w].
         generators: one a picture, on the CPU: of the noise that ancestral samplers add.
+        stepped: called after each step.
 
     Returns:
         Latents [N, C, h, w] on the CPU; None if `should_stop` said so between two steps.
@@ -88,6 +62,8 @@ def sample(
             without, with_caption = predicted.chunk(2)
             predicted = without + config.guidance * (with_caption - without)
         latents = sampler.step(predicted, timestep, latents, **extra, return_dict=False)[0]
+        if stepped:
+            stepped()
     return latents.cpu()
 
 
@@ -113,6 +89,7 @@ def draw(
     entries: tuple[list[Conditioning], Conditioning] | None = None,
     batch: int = 8,
     should_stop: Callable[[], bool] | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor | None:
     """Pictures for prompts: float32 [N, H, W, 3] in 0..1.
 
@@ -120,18 +97,24 @@ def draw(
         seeds: one a prompt; `config.seed` and the following ones if not given.
         entries: the encoded prompts and the encoded negative one, where they were encoded before.
         batch: pictures denoised together.
+        watch: told (done, total) denoising steps of all batches.
 
     Raises:
         BadInput: a size that the base cannot draw.
     """
     check_size(width, height, model.encoder.pixel_step)
+
+    def stepped() -> None:
+        if watch:
+            watch(next(done), total)
+
     seeds = seeds or [config.seed + i for i in range(len(prompts))]
     told, negative = entries or (
         model.encoder.encode_captions(prompts),
         model.encoder.encode_captions([config.negative])[0],
     )
     channels = model.denoiser.config.in_channels
-    pictures = []
+    pictures, done, total = [], itertools.count(1), -(-len(prompts) // batch) * config.steps
     for start in range(0, len(prompts), batch):
         part = told[start : start + batch]
         both = model.encoder.stack([*part, *[negative] * len(part)])
@@ -139,7 +122,7 @@ def draw(
         unconditional = {key: value[len(part) :] for key, value in both.items()}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
         noise = torch.cat([start_noise(g, width, height, model.encoder, channels) for g in generators])
-        latents = sample(model, conditioning, unconditional, noise, config, generators, should_stop)
+        latents = sample(model, conditioning, unconditional, noise, config, generators, should_stop, stepped)
         if latents is None:
             return None
         pictures += [model.encoder.decode(one[None]) for one in latents]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ..adapters import lora
 from ..errors import BadInput, ScionError
-from ..families.base import Conditioning, Model
+from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport, Target
 from ..lora_file.save import save_lora
 from . import charts, checkpoints, metrics, sampling
+from .advice import CommandLine, memory_advice
 from .events import Audience, Checkpointed, Finished, Previewed, Started, Validated, Warned
-from .output import DTYPES, file_name, metadata, settings
+from .output import file_name, metadata, settings
+from .output_config import DTYPES
 from .run_folder import RunFolder, RunState
 from .trainer import GradientsNotFinite, Trainer, is_out_of_memory
 
@@ -31,10 +33,11 @@ class Session:
         should_stop: Callable[[], bool],
         dataset_fingerprint: str,
         prompts: Prompts,
+        advice: CommandLine,
     ):
         self.trainer, self.folder, self.state, self.audience = trainer, folder, state, audience
         self.recipe, self.model, self.should_stop = trainer.recipe, trainer.model, should_stop
-        self.dataset_fingerprint, self.prompts = dataset_fingerprint, prompts
+        self.dataset_fingerprint, self.prompts, self.advice = dataset_fingerprint, prompts, advice
         self.stopped = False
         self.lora: Path | None = None
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
@@ -125,6 +128,7 @@ class Session:
             return
         path = self.folder.previews / f"step-{self.trainer.step:08d}.png"
         charts.save_strip(path, pictures, prompts)
+        charts.save_each(self.folder.samples, pictures)
         self.audience.on(Previewed(self.trainer.step, path, prompts, pictures))
 
     def _checkpoint(self) -> None:
@@ -204,46 +208,19 @@ class Session:
         return status
 
     def _how_to_go_on(self) -> str:
-        return f'Go on with: scion train "{self.folder.recipe}"'
+        return self.advice.go_on(self.folder.recipe)
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
         adapter, rate = self.recipe.adapter, self.recipe.optimizer.learning_rate / 3
-        line = f'scion train "{self.folder.recipe}" --set run.existing=new --set optimizer.learning_rate={rate:.2g}'
+        changes = {"run.existing": "new", "optimizer.learning_rate": f"{rate:.2g}"}
         name = f"{file_name(self.recipe)}.safetensors"
         start = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / name
-        if not self._saved_step or not start.is_file():
-            return f"Begin anew with a lower learning rate: {line}"
-        line += f' --set adapter.start_from="{start}"'
-        if not DIALECTS[self._dialect].keeps_alpha and adapter.scale != 1:
-            # The file's B has taken in what alpha said.
-            line += f" --set adapter.alpha={adapter.rank ** (0.5 if adapter.rslora else 1)!r}"
-        return f"Begin another run from there with a lower learning rate: {line}"
-
-
-def memory_advice(recipe, model: Model, precision: str, encoding: bool = False) -> str:
-    """What a person can lower when memory runs out, with the present values, the least painful first.
-
-    Args:
-        precision: the one that "auto" became.
-    """
-    run, side = recipe.run, recipe.dataset.resolution or model.resolution
-    if recipe.dataset.width:
-        side = f"{recipe.dataset.width}×{recipe.dataset.height} by dataset.width and height"
-    if encoding:
-        first = "a smaller dataset.resolution first: pictures are encoded one at a time"
-    elif not run.gradient_checkpointing:
-        first = "run.gradient_checkpointing=true first: slower, but the same run goes on"
-    elif run.batch_size > 1:
-        half = run.batch_size // 2
-        again = -(-run.batch_size * run.accumulation // half)
-        first = f"run.batch_size={half} with run.accumulation={again} first: almost the same training"
-    elif precision == "fp32":
-        first = "run.precision=bf16 first: half the memory"
-    else:
-        first = "a smaller dataset.resolution first"
-    return (
-        f"out of memory. Try {first}. Memory is taken by run.batch_size (now {run.batch_size}), dataset.resolution "
-        f"(now {side}), run.gradient_checkpointing (now {str(run.gradient_checkpointing).lower()}) and run.precision "
-        f"(now {precision}); all but run.gradient_checkpointing make it another run, which run.existing=new begins"
-    )
+        words = "Begin anew with a lower learning rate"
+        if self._saved_step and start.is_file():
+            words = "Begin another run from there with a lower learning rate"
+            changes["adapter.start_from"] = start
+            if not DIALECTS[self._dialect].keeps_alpha and adapter.scale != 1:
+                # The file's B has taken in what alpha said.
+                changes["adapter.alpha"] = repr(adapter.rank ** (0.5 if adapter.rslora else 1))
+        return f"{words}: {self.advice.begin_with(self.folder.recipe, changes)}"

@@ -17,10 +17,10 @@ from ..errors import ScionError
 from ..families.base import Conditioning, Model
 from . import checkpoints, objective
 from .checkpoints import Checkpoint
+from .device import MIXED, PRECISIONS
 from .events import Steps
 from .meter import Meter
 from .optimizers import LearningRate, build_optimizer
-from .run_config import MIXED, PRECISIONS
 
 PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""

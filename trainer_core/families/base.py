@@ -11,6 +11,7 @@ from torch import nn
 
 from .diffusion import Diffusion
 from .sources import Source
+from .weights import State
 
 Conditioning = dict[str, torch.Tensor]
 """What a denoiser is told beside latents and timestep; each tensor's first axis is the batch."""
@@ -81,6 +82,11 @@ class Family(ABC):
     targets: dict[str, str]
     """Presets of LoRA targets: a name and a regular expression for the whole path of a module."""
     default_dialect: str
+    schedule: dict
+    """The noise schedule that the family was trained with, as a diffusers scheduler configuration."""
+    latent_channels: int
+    conditioned_on: tuple[str, ...]
+    """Names of the tensors in its conditioning."""
 
     @abstractmethod
     def load(self, source: Source, dtype: torch.dtype) -> Model:
@@ -88,6 +94,30 @@ class Family(ABC):
 
         Raises:
             BadInput: the source lacks a part, or its weights do not fit; all that is missing is named.
+        """
+
+    @abstractmethod
+    def from_original(
+        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
+    ) -> Model:
+        """A base over a denoiser's weights that are in memory already, in their original names and any precision.
+
+        The weights' storage is shared wherever it can be, and must not be written to. The encoder is somebody else's.
+
+        Args:
+            resolution: in pixels; None = the family's own.
+
+        Raises:
+            BadInput: the weights do not fit.
+        """
+
+    @abstractmethod
+    def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
+        """Conditioning of several captions as a batch.
+
+        Args:
+            entries: without a batch axis.
+            empty: of the empty caption, which continues those that are shorter than others.
         """
 
     @abstractmethod

@@ -8,6 +8,14 @@ from .base import Conditioning
 from .identities import hash_of, sampled_hash
 
 
+def stack_windows(entries: list[Conditioning], empty: Conditioning) -> Conditioning:
+    """Text states [N, 77·k, width]; shorter captions are continued by windows without words."""
+    longest = max(entry["text"].shape[0] for entry in entries)
+    window = empty["text"]
+    continued = [[e["text"], *[window] * ((longest - e["text"].shape[0]) // window.shape[0])] for e in entries]
+    return {"text": torch.stack([torch.cat(states) for states in continued])}
+
+
 class ClipVaeEncoder:
     """Implements `families.base.Encoder` with diffusers' and transformers' modules."""
 
@@ -49,15 +57,9 @@ class ClipVaeEncoder:
         return [{"text": self._encode_ids(self._windows(caption))} for caption in captions]
 
     def stack(self, entries: list[Conditioning]) -> Conditioning:
-        """Text states [N, 77·k, width]; shorter captions are continued by windows without words."""
-        longest = max(entry["text"].shape[0] for entry in entries)
-        if any(entry["text"].shape[0] < longest for entry in entries):
-            window = self._empty_window if self._empty_window is not None else self.encode_captions([""])[0]["text"]
-            entries = [
-                {"text": torch.cat([e["text"], *[window] * ((longest - e["text"].shape[0]) // window.shape[0])])}
-                for e in entries
-            ]
-        return {"text": torch.stack([entry["text"] for entry in entries])}
+        if self._empty_window is None:
+            self.encode_captions([])
+        return stack_windows(entries, {"text": self._empty_window})
 
     def _identity(self) -> str:
         """Over the weights and every setting that changes latents or text states without changing a weight's shape.

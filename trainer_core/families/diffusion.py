@@ -20,6 +20,10 @@ SAMPLERS = {
 }
 
 
+TERMINAL = 1000.0
+"""A noise level above this stands for the end of a zero-terminal-SNR schedule; Stable Diffusion's own ends at 14.6."""
+
+
 class Diffusion:
     """Noising, the target that the denoiser learns, and the samplers that undo it.
 
@@ -32,6 +36,34 @@ class Diffusion:
         self.prediction_type: str = self.scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type {self.prediction_type!r} is not one that trains: epsilon, v_prediction")
+
+    @classmethod
+    def from_sigmas(cls, sigmas: torch.Tensor, prediction_type: str, usual: dict) -> "Diffusion":
+        """The process whose noise levels somebody else's sampler tells.
+
+        Args:
+            sigmas: float32 [T], ascending, sqrt((1 - a_t) / a_t) of each timestep; what is huge at the end stands for
+                the infinite one of a zero-terminal-SNR schedule, which samplers cannot hold.
+            prediction_type: "epsilon" or "v_prediction".
+            usual: the family's own configuration, which is taken (and so named alike everywhere) where it fits.
+        """
+        alphas = 1 / (1 + sigmas.double() ** 2)
+        zero = bool(sigmas[-1] > TERMINAL)
+        for rescaled in dict.fromkeys((zero, False)):
+            known = cls(usual | {"prediction_type": prediction_type, "rescale_betas_zero_snr": rescaled})
+            reference = known.scheduler.alphas_cumprod.double()
+            if reference.shape == alphas.shape and torch.allclose(alphas, reference, rtol=1e-3, atol=1e-6):
+                return known
+        betas = 1 - alphas / torch.cat([torch.ones(1, dtype=torch.float64), alphas[:-1]])
+        return cls(
+            usual
+            | {
+                "prediction_type": prediction_type,
+                "trained_betas": betas.tolist(),
+                "num_train_timesteps": len(betas),
+                "rescale_betas_zero_snr": False,
+            }
+        )
 
     @property
     def identity(self) -> dict:
@@ -63,10 +95,10 @@ class Diffusion:
         """A diffusers scheduler over the same process, by a name in `SAMPLERS`."""
         config = dict(self.scheduler.config)
         # These belong to the class a configuration was written for; a sampler of another class has its own defaults.
-        for private in ("_class_name", "_diffusers_version", "variance_type", "trained_betas", "clip_sample"):
+        for private in ("_class_name", "_diffusers_version", "variance_type", "clip_sample"):
             config.pop(private, None)
         extra = {"clip_sample": False} if name in ("ddim", "ddpm") else {}
-        if config.get("rescale_betas_zero_snr") and "timestep_spacing" in config:
+        if self.scheduler.alphas_cumprod[-1] < 1 / TERMINAL**2 and "timestep_spacing" in config:
             # Lin et al. 2024: with zero terminal SNR sampling must begin at the last timestep.
             config["timestep_spacing"] = "trailing"
         return SAMPLERS[name].from_config(config, **extra)

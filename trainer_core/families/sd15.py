@@ -10,9 +10,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BadInput
 from . import sd_checkpoint
-from .base import Conditioning, Family, Model
-from .clip_vae import ClipVaeEncoder
-from .clip_vocabulary import clip_tokenizer
+from .base import Conditioning, Encoder, Family, Model
+from .clip_vae import ClipVaeEncoder, stack_windows
+from .clip_vocabulary.tokenizer import clip_tokenizer
 from .diffusion import Diffusion
 from .identities import hash_of, sampled_hash, unusual_settings
 from .sources import Source
@@ -41,6 +41,9 @@ class StableDiffusion1(Family):
     base_version = "sd_v1"
     architecture = "stable-diffusion-v1"
     default_dialect = "kohya"
+    schedule = SCHEDULE
+    latent_channels = 4
+    conditioned_on = ("text",)
     targets = {
         "attention": ATTENTION,
         "attention+ff": rf"({ATTENTION}|(.*\.)?ff\.net\.(0\.proj|2))",
@@ -49,6 +52,17 @@ class StableDiffusion1(Family):
 
     def load(self, source: Source, dtype: torch.dtype) -> Model:
         return (self._from_file if source.is_file else self._from_folder)(source, dtype)
+
+    def from_original(
+        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
+    ) -> Model:
+        config, unet = sd_checkpoint.unet_of(weights, f"the UNet of {name}")
+        if resolution:
+            config["sample_size"] = resolution // encoder.pixel_step
+        return self._over(unet, config, None, encoder, diffusion, name, name)
+
+    def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
+        return stack_windows(entries, empty)
 
     def predict(
         self, denoiser: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
@@ -81,7 +95,6 @@ class StableDiffusion1(Family):
         def part(module_class, config, name, precision):
             return assemble(module_class, config, states[name], precision, f"the {name} of {source.path}")
 
-        unet = part(UNet2DConditionModel, configs["unet"], "unet", dtype)
         states["vae"] = sd_checkpoint.current_vae_names(states["vae"])
         vae = part(AutoencoderKL, configs["vae"], "vae", torch.float32)
         text_config = CLIPTextConfig.from_dict(configs["text_encoder"])
@@ -93,15 +106,29 @@ class StableDiffusion1(Family):
             diffusion = Diffusion(configs["scheduler"])
         except ValueError as error:
             raise BadInput(f"base: {source.path}: {error}") from None
-        if unet.config.in_channels != vae.config.latent_channels:
+        return self._over(states["unet"], configs["unet"], dtype, encoder, diffusion, source.name, str(source.path))
+
+    def _over(
+        self,
+        weights: State,
+        config: dict,
+        dtype: torch.dtype | None,
+        encoder: Encoder,
+        diffusion: Diffusion,
+        name: str,
+        where: str,
+    ) -> Model:
+        """The base over its UNet's weights in diffusers' names."""
+        unet = assemble(UNet2DConditionModel, config, weights, dtype, f"the unet of {where}")
+        if unet.config.in_channels != self.latent_channels:
             raise BadInput(
-                f"base: the UNet of {source.path} takes {unet.config.in_channels} channels instead of "
-                f"{vae.config.latent_channels}: it is made for inpainting or editing, which is not trained here"
+                f"base: the UNet of {where} takes {unet.config.in_channels} channels instead of "
+                f"{self.latent_channels}: it is made for inpainting or editing, which is not trained here"
             )
         side = unet.config.sample_size * encoder.pixel_step
         settings = unusual_settings(UNet2DConditionModel, unet.config)
-        identity = hash_of(sampled_hash(states["unet"]), settings, diffusion.identity, encoder.identity)
-        return Model(self, unet, encoder, diffusion, side, identity, source.name)
+        identity = hash_of(sampled_hash(weights), settings, diffusion.identity, encoder.identity)
+        return Model(self, unet, encoder, diffusion, side, identity, name)
 
 
 def _read_tokenizer(folder: Path) -> CLIPTokenizer:

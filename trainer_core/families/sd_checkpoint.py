@@ -59,6 +59,24 @@ def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict], 
     return parts, configs, marks
 
 
+def unet_of(weights: State, label: str) -> tuple[dict, State]:
+    """A UNet's configuration, and its weights in diffusers' names over the same storage.
+
+    Args:
+        weights: in their original names, such as "input_blocks.0.0.weight".
+        label: what to call them in a message.
+
+    Raises:
+        BadInput: the shape cannot be read.
+    """
+    state = {UNET + name: tensor for name, tensor in weights.items()}
+    try:
+        config = _unet_config(state)
+        return config, convert_ldm_unet_checkpoint(state, config)
+    except KeyError as error:
+        raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read") from None
+
+
 def fit_prefix(state: State, config: CLIPTextConfig) -> State:
     """CLIP's keys with or without `text_model.`, as the installed transformers names them."""
     with torch.device("meta"):

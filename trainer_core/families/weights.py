@@ -68,11 +68,12 @@ def read_folder(folder: Path) -> State:
     raise BadInput(f"base: no weights in {folder}; expected {stems[0]}.safetensors, {stems[1]}.safetensors or shards")
 
 
-def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.dtype, label: str) -> nn.Module:
+def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.dtype | None, label: str) -> nn.Module:
     """A frozen module in eval mode over the given tensors.
 
     Args:
         module_class: made by `from_config` (diffusers) or by its constructor (transformers).
+        dtype: of the module's weights; None = as they are.
         label: what to call it in a message: the part and where it came from.
 
     Raises:
@@ -85,7 +86,7 @@ def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.d
     if problems:
         raise BadInput(f"base: {label} does not fit its configuration: {'; '.join(problems)}")
     module.requires_grad_(False)
-    module.load_state_dict({key: state[key].to(dtype) for key in wanted}, assign=True)
+    module.load_state_dict({key: state[key].to(dtype or state[key].dtype) for key in wanted}, assign=True)
     return module.requires_grad_(False).eval()
 
 

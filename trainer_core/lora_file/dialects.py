@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
+from ..files import read_json
+from .alpha import effective_alpha
 from .foreign import guess_family, other_methods, shapes_of, split_key
-from .lora import LoRA, LoraPair, Target, effective_alpha
-from .safe_io import read_json, read_tensors
+from .lora import LoRA, LoraPair, Target
+from .safe_io import read_tensors
 from .unet_names import ldm_names
 
 FILE_LIMIT = 16 * 2**30

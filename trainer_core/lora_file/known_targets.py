@@ -5,8 +5,8 @@ import functools
 import torch
 
 from ..assets import SCION_TINY
+from ..files import read_json
 from .lora import Target
-from .safe_io import read_json
 
 _SDXL_UNET = {
     "block_out_channels": (320, 640, 1280),

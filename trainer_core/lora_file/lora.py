@@ -1,6 +1,5 @@
 """A LoRA in memory: pairs of matrices by component and module path, and the model that they belong to."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,14 +40,6 @@ class LoraPair:
 
 LoRA = dict[str, dict[str, LoraPair]]
 """Component ("unet", "text_encoder", "transformer") -> module path as diffusers names it -> pair."""
-
-
-def effective_alpha(rank: int, alpha: float, rslora: bool) -> float:
-    """The alpha to store with a pair, so that readers, who apply alpha / rank, get the scale of the training.
-
-    Rank-stabilised LoRA (Kalajdzievski, 2023) trains with alpha / sqrt(rank).
-    """
-    return alpha * math.sqrt(rank) if rslora else alpha
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Facts:
     network_module: str = "networks.lora"
     rank: int
     alpha: float
-    """As stored in the file, see `lora.effective_alpha`."""
+    """As stored in the file, see `alpha.effective_alpha`."""
     network_args: dict[str, str] = field(default_factory=dict)
     learning_rate: float
     optimizer: str

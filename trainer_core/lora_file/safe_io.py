@@ -1,22 +1,19 @@
-"""Files that are whole or absent: atomic writing, and reading that trusts nothing it has not checked."""
+"""Files of tensors (safetensors): equal content gives equal bytes, and reading trusts nothing it has not checked."""
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from ..errors import BadInput, ScionError
+from ..errors import BadInput
+from ..files import opened, write_atomically
 
 HEADER_LIMIT = 100_000_000
 """Bytes of safetensors header that are believed; the public library has the same bound."""
-
-PARTIAL = ".scion-*.part"
-"""What an unfinished write is called."""
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -61,25 +58,6 @@ class Header:
     file_size: int
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all.
-
-    Raises:
-        ScionError: the disk is full, the folder is not writable, another program holds the file.
-    """
-    _write_atomically(Path(path), lambda file: file.write(data))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """`write_bytes` of UTF-8, line ends as they are."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """`write_bytes` of indented JSON. NaN and infinity are no JSON and raise ValueError before anything is written."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 def write_tensors(
     path: str | Path,
     tensors: Mapping[str, torch.Tensor],
@@ -95,11 +73,11 @@ def write_tensors(
         check: called with the finished file under its temporary name; if it raises, `path` stays as it was.
 
     Raises:
-        ScionError: as for `write_bytes`.
+        ScionError: as for `files.write_bytes`.
         TypeError, ValueError: tensors or metadata that the format has no place for.
     """
     pieces = serialise(tensors, metadata)
-    _write_atomically(Path(path), lambda file: file.writelines(pieces), check)
+    write_atomically(Path(path), lambda file: file.writelines(pieces), check)
 
 
 def serialise(
@@ -140,41 +118,6 @@ def _pieces(head: bytes, tensors: list[torch.Tensor]) -> Iterator[bytes | memory
         yield memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], Any], check: Callable[[Path], Any] | None = None) -> None:
-    # Not tempfile: its files are readable by their owner only, and would stay so after the rename.
-    partial = path.with_name(PARTIAL.replace("*", secrets.token_hex(8)))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if check:
-                check(partial)
-            os.replace(partial, path)
-        except BaseException:  # an interrupt too leaves no half file behind
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ScionError(
-            f"{path}: cannot be written ({error.strerror or error}). Free space, choose another folder, or close the "
-            "program that holds the file."
-        ) from error
-
-
-def remove_partial(folder: str | Path) -> int:
-    """Delete what killed writers left behind in `folder`; call it only while holding the folder's lock.
-
-    Returns:
-        How many files were deleted.
-    """
-    found = list(Path(folder).glob(PARTIAL))
-    for path in found:
-        path.unlink(missing_ok=True)
-    return len(found)
-
-
 def read_tensors(path: str | Path, max_bytes: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """All tensors (on the CPU, in memory of their own, in the file's order of data) and the metadata.
 
@@ -191,7 +134,7 @@ def read_tensors(path: str | Path, max_bytes: int | None = None) -> tuple[dict[s
             "than a LoRA?"
         )
     tensors = {}
-    with _opened(path) as file:
+    with opened(path) as file:
         for name, entry in sorted(header.tensors.items(), key=lambda item: item[1].begin):
             tensor = torch.empty(entry.shape, dtype=entry.dtype)
             if tensor.numel():
@@ -209,7 +152,7 @@ def read_header(path: str | Path) -> Header:
         BadInput: the file is missing, empty, cut off, of another kind (said which), or its header does not fit it.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         start = file.read(4096)
@@ -231,17 +174,6 @@ def read_header(path: str | Path) -> Header:
         file.seek(8)
         text = file.read(length)
     return _parse_header(path, text, size)
-
-
-def _opened(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise BadInput(f"{path}: is a folder; a file was expected.")
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
 def _other_kind(start: bytes) -> str | None:
@@ -318,24 +250,3 @@ def _entry(name: str, value: Any) -> TensorEntry:
 def _naturals(values: Any) -> bool:
     # The bound keeps an empty tensor of absurd extents from reaching torch.
     return isinstance(values, list) and all(type(number) is int and 0 <= number < 2**48 for number in values)
-
-
-def read_json(path: str | Path, max_bytes: int = 256 * 2**20) -> Any:
-    """The value in a JSON file (UTF-8, with or without a byte order mark).
-
-    Raises:
-        BadInput: missing, empty, larger than `max_bytes`, or not JSON (with line and column).
-    """
-    path = Path(path)
-    with _opened(path) as file:
-        data = file.read(max_bytes + 1)
-    if not data.strip():
-        raise BadInput(f"{path}: the file is empty.")
-    if len(data) > max_bytes:
-        raise BadInput(f"{path}: larger than {max_bytes:,} bytes, which is too large for JSON here.")
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON: {error}.") from None

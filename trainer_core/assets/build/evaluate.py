@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...engine.sampling import PreviewConfig, draw
-from ...families import load
+from ...engine.preview_config import PreviewConfig
+from ...engine.sampling import draw
 from ...families.base import Model
+from ...families.registry import load
 from .. import SCION_TINY
 from ..judge import Verdict, judge
 from ..scenes import CANVAS, SHAPES, Scene, random_scene

@@ -1,0 +1,43 @@
+"""The registry of model families: which one a base is of, by what its files say, and loading it."""
+
+import json
+
+import torch
+
+from ..errors import BadInput
+from .base import Family, Model
+from .sd15 import StableDiffusion1
+from .sources import Source, resolve
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(),)}
+
+_PIPELINES = {"StableDiffusionPipeline": "sd15"}
+
+
+def detect(source: Source) -> Family:
+    """The family of a base: by its pipeline class in a folder; a single file is read by the family that knows its keys.
+
+    Raises:
+        BadInput: it is of a family that this version does not train.
+    """
+    if source.is_file:
+        return FAMILIES["sd15"]
+    index = source.path / "model_index.json"
+    try:
+        pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"base: {index} is not readable ({error})") from None
+    if pipeline not in _PIPELINES:
+        known = ", ".join(_PIPELINES)
+        raise BadInput(f"base: {source.path} is a {pipeline}; this version trains {known}")
+    return FAMILIES[_PIPELINES[pipeline]]
+
+
+def load(base: str, dtype: torch.dtype = torch.float32) -> Model:
+    """A base model by name, path or cached hub id, on the CPU.
+
+    Raises:
+        BadInput: it is not there, not of a known family, or not whole.
+    """
+    source = resolve(base)
+    return detect(source).load(source, dtype)
