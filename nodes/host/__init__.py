@@ -1,0 +1,1 @@
+"""The only room that knows ComfyUI: its folders, its models, its progress, its server."""

@@ -1,0 +1,33 @@
+"""A LoRA onto the host's MODEL and CLIP by the host's own loader, which otherwise only logs what it leaves out."""
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.sd
+
+from ...trainer_core.errors import BadInput
+from .api import ExecutionBlocker
+
+
+def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tuple:
+    """MODEL and CLIP with the LoRA; an output whose input is missing is blocked.
+
+    Raises:
+        BadInput: a key of the LoRA belongs to no layer of the model or the text encoder.
+    """
+    _refuse_unknown(model, clip, lora)
+    patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, dict(lora), strength_model, strength_clip)
+    return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to ApplyLoRA")
+
+
+def _refuse_unknown(model, clip, lora) -> None:
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    if clip is not None:
+        names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    tensors = comfy.lora_convert.convert_lora(dict(lora))
+    loaded = comfy.lora.load_lora(tensors, names, log_missing=False)
+    if not loaded:
+        text = [key for key in tensors if key.startswith(("lora_te", "text_encoder"))]
+        why = (
+            "it has a part for the text encoder alone: wire clip" if text and clip is None else "it is of another model"
+        )
+        raise BadInput(f"lora: none of its {len(tensors)} keys ({next(iter(tensors), '')}, …) fits this model: {why}")

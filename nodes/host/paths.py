@@ -1,0 +1,95 @@
+"""The host's folders: models by their names in a workflow, and where runs and LoRAs are written."""
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...trainer_core.errors import BadInput
+
+
+def checkpoint_names() -> list[str]:
+    return folder_paths.get_filename_list("checkpoints")
+
+
+def checkpoint(name: str) -> str:
+    return folder_paths.get_full_path_or_raise("checkpoints", name)
+
+
+def diffusers_names() -> list[str]:
+    """Folders with a model_index.json under the host's `diffusers` roots, by their path below them."""
+    return list(_diffusers())
+
+
+def diffusers_folder(name: str) -> Path:
+    """
+    Raises:
+        BadInput: there is no such folder.
+    """
+    if name in _diffusers():
+        return _diffusers()[name]
+    raise BadInput(f"base: {name!r} is no folder with a model_index.json under the host's 'diffusers' folders")
+
+
+def _diffusers() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for root in folder_paths.get_folder_paths("diffusers"):
+        for index in sorted(Path(root).glob("*/model_index.json")):
+            found.setdefault(index.parent.name, index.parent)
+    return found
+
+
+def runs() -> Path:
+    """Where runs lie: in the output folder, so that the host shows their pictures."""
+    return Path(folder_paths.get_output_directory()) / "scion"
+
+
+def encoded_cache() -> Path:
+    return Path(folder_paths.get_user_directory()) / "scion" / "encoded"
+
+
+def run_folder(fingerprint: str, name: str) -> Path:
+    """The folder of the run with this fingerprint: the one written last, or a new one that is called after the LoRA."""
+    mark = fingerprint[:12]
+    known = [path for path in runs().glob(f"*-{mark}*") if re.fullmatch(rf".*-{mark}(-\d+)?", path.name)]
+    known.sort(key=lambda path: (path / "run.json").stat().st_mtime if (path / "run.json").is_file() else 0.0)
+    return known[-1] if known else runs() / f"{name}-{mark}"
+
+
+def run_by_id(run: str) -> Path | None:
+    """The folder of a run by its id, which is the folder's name; None if there is none."""
+    if not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", run) or run in (".", ".."):
+        return None
+    folder = runs() / run
+    return folder if (folder / "run.json").is_file() else None
+
+
+def lora_file(name: str) -> Path:
+    """Where a LoRA of this name is written: in the host's first `loras` folder.
+
+    Args:
+        name: may begin with subfolders, and end in .safetensors.
+
+    Raises:
+        BadInput: it leads out of the folder, or cannot be a file's name.
+    """
+    parts = re.split(r"[/\\]", name.strip().removesuffix(".safetensors"))
+    wrong = [p for p in parts if not re.fullmatch(r'[^\x00-\x1f<>:"|?*]{1,120}', p) or p.strip(". ") != p]
+    if wrong:
+        raise BadInput(
+            f"name: {name!r} cannot be a file's name: {wrong[0]!r}. Use letters, digits, spaces, - and _, with / for a "
+            "subfolder"
+        )
+    root = Path(folder_paths.get_folder_paths("loras")[0])
+    path = root.joinpath(*parts[:-1], f"{parts[-1]}.safetensors")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BadInput(f"name: {name!r} leads out of {root}; choose another")
+    return path
+
+
+def lora_listed(path: Path) -> str:
+    """A file's name as the host's own loader lists it, which hears of the file by this."""
+    root = Path(folder_paths.get_folder_paths("loras")[0])
+    # The host notices new files by the folder's time, which some file systems keep only to the second.
+    folder_paths.filename_list_cache.pop("loras", None)
+    return str(path.relative_to(root))

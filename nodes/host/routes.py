@@ -1,0 +1,39 @@
+"""What the host's server answers for us: a run's history, by the run's id."""
+
+from aiohttp import web
+from server import PromptServer
+
+from ...trainer_core.engine import metrics
+from ...trainer_core.engine.run_folder import RunFolder
+from ...trainer_core.errors import ScionError
+from . import paths
+
+
+def register() -> None:
+    """Adds the routes to the host's server, once."""
+    server = PromptServer.instance
+    if server is None:  # the host's code is used without its server
+        return
+    server.routes.get("/scion/runs/{run}")(_history)
+
+
+async def _history(request: web.Request) -> web.Response:
+    """A run's state and its history, as the page needs them after a reload."""
+    folder = paths.run_by_id(request.match_info["run"])
+    if folder is None:
+        return web.json_response({"error": "no such run"}, status=404)
+    run = RunFolder(folder)
+    try:
+        state = run.state()
+    except ScionError as error:
+        return web.json_response({"error": str(error)}, status=409)
+    return web.json_response(
+        {
+            "run": folder.name,
+            "status": state.status,
+            "step": state.step,
+            "total": state.total,
+            "lora": state.lora,
+            "history": metrics.read(run.metrics),
+        }
+    )

@@ -1,0 +1,179 @@
+"""A MODEL of the host as a base that trains: its weights shared, its schedule read, what cannot be trained refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_sampling
+import torch
+
+from ...trainer_core.errors import BadInput
+from ...trainer_core.families import registry
+from ...trainer_core.families.base import Family, Model
+from ...trainer_core.families.diffusion import Diffusion
+from . import memory
+from .encoder import HostEncoder
+
+FAMILIES = {"SD15": "sd15"}
+"""The host's architectures (comfy.supported_models) and our families."""
+PREFIX = "diffusion_model."
+WHOLE = (torch.float32, torch.float16, torch.bfloat16)
+READ = ("model_sampling", "manual_cast_dtype")
+"""Object patches that are obeyed here, or that concern sampling alone."""
+ATTACHMENT = "scion"
+"""Under this name a patcher that we made ourselves carries what its architecture does not tell."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    name: str
+    resolution: int
+
+
+@dataclass(frozen=True)
+class HostBase:
+    """A host's model, ready for the engine."""
+
+    model: Model
+    base: str
+    """What the recipe calls it: a path or built-in name where that is known, by which the run can be repeated."""
+    warnings: list[str]
+
+
+def base_of(patcher, clip, vae, bake: bool) -> HostBase:
+    """The base in a MODEL, with the CLIP and VAE that encode for it. Nothing is copied on the CPU; nothing is written.
+
+    Args:
+        bake: whether the weight patches (LoRAs) of the MODEL belong to the base; without it they are refused.
+
+    Raises:
+        BadInput: the model cannot be trained, or CLIP or VAE are of another; says what it is and what to do.
+    """
+    family = _family(patcher)
+    _refuse_patches(patcher, bake)
+    # Another patcher over the same weights, such as one with a LoRA that was just sampled, may have written into them.
+    memory.release()
+    weights = _shared(patcher.model.diffusion_model.state_dict())
+    _refuse_quantised(weights)
+    if bake:
+        weights |= _baked(patcher, weights)
+    attached = patcher.attachments.get(ATTACHMENT)
+    source = _source(patcher)
+    name = attached.name if attached else (Path(source).stem if source else type(patcher.model.model_config).__name__)
+    model = family.from_original(
+        weights,
+        HostEncoder(clip, vae, patcher.model, family),
+        _diffusion(patcher, family),
+        attached.resolution if attached else None,
+        name,
+    )
+    return HostBase(model, attached.name if attached else source or name, _warnings(patcher))
+
+
+def _family(patcher) -> Family:
+    kind = type(patcher.model.model_config).__name__
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise BadInput(
+            f"model: is of the architecture {kind}; this version trains {known} here. Load a checkpoint of that family"
+        )
+    return registry.FAMILIES[FAMILIES[kind]]
+
+
+def _refuse_patches(patcher, bake: bool) -> None:
+    if patcher.patches and not bake:
+        raise BadInput(
+            f"model: {len(patcher.patches)} of its weights are patched (a LoRA is loaded in front of the training). "
+            "Wire the MODEL from before the LoRA loader; or, to make it part of the base, set patched_model to 'bake'"
+        )
+    replaced = [name for name in patcher.object_patches if name.startswith(PREFIX)]
+    if replaced:
+        raise BadInput(
+            f"model: a node has replaced parts of it ({replaced[0]}{', …' if len(replaced) > 1 else ''}); wire the "
+            "MODEL from before that node"
+        )
+
+
+def _refuse_quantised(weights: dict[str, torch.Tensor]) -> None:
+    for name, tensor in weights.items():
+        if tensor.dtype not in WHOLE:
+            raise BadInput(
+                f"model: is quantised ({name} is {str(tensor.dtype).removeprefix('torch.')}). Load it in full: the "
+                "fp16, bf16 or fp32 file, with weight_dtype 'default'"
+            )
+
+
+def _shared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same storage under tensors of our own: those that the host made in inference mode can never be trained with.
+
+    Raises:
+        BadInput: there is no plain storage to share.
+    """
+    shared = {}
+    with torch.inference_mode(False):
+        for name, tensor in state.items():
+            data = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
+            if type(data) is not torch.Tensor or data.device.type == "meta" or data.layout != torch.strided:
+                what = "not in memory" if data.device.type == "meta" else f"held as {type(data).__name__}"
+                raise BadInput(
+                    f"model: its weight {name} is {what}, as quantised or streamed models have it. Load the fp16, "
+                    "bf16 or fp32 file with the host's own checkpoint or diffusion model loader"
+                )
+            empty = torch.empty(0, dtype=data.dtype, device=data.device)
+            shared[name] = empty.set_(data.untyped_storage(), data.storage_offset(), data.shape, data.stride())
+    return shared
+
+
+def _baked(patcher, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of the patched weights with their patches in them, float32."""
+    baked = {}
+    for key, patches in patcher.patches.items():
+        name = key.removeprefix(PREFIX)
+        with torch.inference_mode():
+            changed = comfy.lora.calculate_weight(patches, weights[name].to(torch.float32, copy=True), key)
+        with torch.inference_mode(False):
+            baked[name] = torch.empty(changed.shape).copy_(changed)
+    return baked
+
+
+def _diffusion(patcher, family: Family) -> Diffusion:
+    """The noise schedule and the prediction type that the MODEL samples with, patches on them included.
+
+    Raises:
+        BadInput: it samples in a way that is not trained.
+    """
+    sampling = patcher.get_model_object("model_sampling")
+    parents = type(sampling).__bases__
+    discrete = comfy.model_sampling.ModelSamplingDiscrete in parents
+    if discrete and comfy.model_sampling.V_PREDICTION in parents:
+        prediction = "v_prediction"
+    elif discrete and comfy.model_sampling.EPS in parents:
+        prediction = "epsilon"
+    else:
+        raise BadInput(
+            f"model: samples by {' and '.join(parent.__name__ for parent in parents)}, for which there is no training. "
+            "Wire the MODEL from before the ModelSampling node that set it"
+        )
+    return Diffusion.from_sigmas(sampling.sigmas.detach().cpu(), prediction, family.schedule)
+
+
+def _warnings(patcher) -> list[str]:
+    """What a MODEL carries that sampling obeys and training does not."""
+    options = dict(patcher.model_options)
+    carried = [name for name in options.pop("transformer_options", {}) if name.startswith("patches")]
+    carried += [name for name in options if name.endswith("function") and options[name]]
+    carried += [name for name in patcher.object_patches if name not in READ]
+    for what in ("injections", "hook_patches", "additional_models", "weight_wrapper_patches"):
+        if getattr(patcher, what, None):
+            carried.append(what)
+    carried += [f"wrapper {kind}" for kind, wrappers in patcher.wrappers.items() if any(wrappers.values())]
+    if not carried:
+        return []
+    return [f"The model carries patches that training does not see ({', '.join(carried)}); they act when sampling."]
+
+
+def _source(patcher) -> str:
+    """The file that a patcher was loaded from; empty where the host does not say."""
+    made = patcher.cached_patcher_init
+    paths = [argument for argument in made[1] if isinstance(argument, str)] if made else []
+    return paths[0] if paths and Path(paths[0]).is_file() else ""

@@ -1,0 +1,67 @@
+"""SampleTrainingModel: pictures by the engine itself, for bases that the host's samplers do not know."""
+
+from .host.api import LORA_MODEL, TRAINING_MODEL, io
+from .widgets import Widget, complaint, nested, values_of
+
+WIDGETS = [
+    Widget("prompts", "preview.prompts"),
+    Widget("negative", "preview.negative"),
+    Widget("seed", "preview.seed"),
+    Widget("steps", "preview.steps"),
+    Widget("guidance", "preview.guidance"),
+    Widget("sampler", "preview.sampler"),
+    Widget("width", "preview.width"),
+    Widget("height", "preview.height"),
+]
+"""Workflows store widget values by their position: new ones go to the end, behind `strength` too."""
+
+
+class SampleTrainingModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ScionSampleTrainingModel",
+            display_name="Sample Training Model",
+            category="Scion",
+            description="Draws with a TRAINING_MODEL, with or without a LoRA, as previews are drawn in training.",
+            search_aliases=["scion", "preview lora", "sample"],
+            inputs=[
+                TRAINING_MODEL.Input("model"),
+                LORA_MODEL.Input("lora", optional=True),
+                *(widget.input() for widget in WIDGETS),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How much the LoRA counts",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="images")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, lora=None, strength=1.0, **held):
+        from ..trainer_core import recipe, sampler
+        from ..trainer_core.engine import sampling
+        from ..trainer_core.errors import BadInput
+        from .host import memory, running
+
+        try:
+            config = recipe.from_dict(nested(values_of(WIDGETS, held))).preview
+        except BadInput as error:
+            raise BadInput(complaint(error, WIDGETS)) from None
+        if not config.prompts:
+            raise BadInput("prompts: is empty; write one prompt a line")
+        memory.release()
+        watch = running.Watch(cls.hidden.unique_id, "Step")
+        with memory.ours():
+            loaded = sampler.load_for_sampling(model.base, lora, strength, str(memory.device()))
+            size = config.width or loaded.resolution, config.height or loaded.resolution
+            pictures = sampling.draw(loaded, config.prompts, config, *size, should_stop=running.cancelled, watch=watch)
+        if pictures is None:
+            running.end_if_cancelled()
+        return io.NodeOutput(pictures)

@@ -1,0 +1,123 @@
+"""SaveLoRA: a LoRA into the host's loras folder."""
+
+from pathlib import Path
+
+from ..trainer_core import recipe
+from ..trainer_core.errors import BadInput
+from .edges import digest_of
+from .host import paths
+from .host.api import LORA_MODEL, io
+
+AS_IT_IS = "as it is"
+NUMBER, OVERWRITE, ERROR = "add a number", "overwrite", "error"
+
+
+class SaveLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        dialects = recipe.settings()["output.dialect"].choices
+        return io.Schema(
+            node_id="ScionSaveLoRA",
+            display_name="Save LoRA (Scion)",
+            category="Scion",
+            description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once.",
+            search_aliases=["scion", "export lora", "write lora"],
+            is_output_node=True,
+            inputs=[
+                LORA_MODEL.Input("lora"),
+                io.String.Input(
+                    "name",
+                    default="",
+                    optional=True,
+                    tooltip="The file's name, with / for a subfolder of loras; empty = the name that the LoRA has",
+                ),
+                io.Combo.Input(
+                    "existing",
+                    options=[NUMBER, OVERWRITE, ERROR],
+                    default=NUMBER,
+                    optional=True,
+                    tooltip="If another LoRA has this name already. The same LoRA is never written twice",
+                ),
+                io.Combo.Input(
+                    "dialect",
+                    options=[AS_IT_IS, *(name for name in dialects if name != "auto")],
+                    default=AS_IT_IS,
+                    optional=True,
+                    tooltip="How keys are named. As it is, the file loads in ComfyUI; diffusers = for diffusers alone",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.String.Output(display_name="lora_name", tooltip="As the LoRA loaders list it")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name=None):
+        try:
+            paths.lora_file((name or "").strip() or "lora")
+        except BadInput as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, lora, name="", existing=NUMBER, dialect=AS_IT_IS):
+        from ..trainer_core.lora_file.safe_io import write_tensors
+
+        wanted = paths.lora_file(name.strip() or getattr(lora, "name", "") or "lora")
+        tensors, metadata = _named(lora, dialect)
+        path, there = _place(wanted, existing, digest_of(tensors))
+        if not there:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(path, tensors, metadata)
+        listed = paths.lora_listed(path)
+        return io.NodeOutput(listed, ui={"text": [f"{'Already there' if there else 'Saved'}: {listed}"]})
+
+
+def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
+    """The tensors under a dialect's keys, and the file's metadata; a LoRA of other nodes is left as it is.
+
+    Raises:
+        BadInput: it is not known which model the LoRA belongs to, so its keys cannot be named anew.
+    """
+    metadata = getattr(lora, "metadata", {})
+    if dialect == AS_IT_IS:
+        return dict(lora), metadata
+    target = getattr(lora, "target", None)
+    if target is None:
+        raise BadInput(
+            f"dialect: {dialect!r}, but only a LoRA that comes from Train LoRA (Scion) can be named anew; choose "
+            f"{AS_IT_IS!r}"
+        )
+    from ..trainer_core.lora_file.dialects import lora_from_tensors, lora_to_tensors
+    from ..trainer_core.lora_file.hashes import hash_metadata
+
+    dtype = next(tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha"))
+    tensors = lora_to_tensors(lora_from_tensors(lora, target, metadata), dialect, target, dtype)
+    return tensors, {**metadata, **hash_metadata(tensors, metadata)}
+
+
+def _place(wanted: Path, existing: str, digest: str) -> tuple[Path, bool]:
+    """Where to write, and whether this very LoRA lies there already.
+
+    Raises:
+        BadInput: another file has the name, and nothing else is allowed.
+    """
+    path, number = wanted, 2
+    while path.exists():
+        if _digest_in(path) == digest:
+            return path, True
+        if existing == OVERWRITE:
+            break
+        if existing == ERROR:
+            raise BadInput(f"name: {path} is another LoRA already; choose another name, or set existing to {NUMBER!r}")
+        path, number = wanted.with_name(f"{wanted.stem}-{number}.safetensors"), number + 1
+    return path, False
+
+
+def _digest_in(path: Path) -> str:
+    """The digest of a file's tensors; empty if it cannot be read, as with a file that is no LoRA."""
+    from ..trainer_core.lora_file.safe_io import read_tensors
+
+    try:
+        return digest_of(read_tensors(path)[0])
+    except BadInput:
+        return ""

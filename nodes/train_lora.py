@@ -1,0 +1,186 @@
+"""TrainLoRA: a run of the engine inside the graph."""
+
+import dataclasses
+from pathlib import Path
+
+from .edges import LoraModel, TrainingModel, digest_of
+from .host import paths
+from .host.api import (
+    LORA_MODEL,
+    LOSS_MAP,
+    TRAINING_CONFIG,
+    TRAINING_DATASET,
+    TRAINING_MODEL,
+    ExecutionBlocker,
+    io,
+)
+from .load_dataset import WIDGETS as OF_DATASET
+from .train_config import WIDGETS as OF_CONFIG
+from .widgets import Widget, complaint, nested, values_of
+
+WIDGETS = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
+"""Workflows store widget values by their position: new ones go to the end, behind `patched_model` too."""
+
+REFUSE, BAKE = "refuse", "bake"
+
+
+class TrainLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ScionTrainLoRA",
+            display_name="Train LoRA (Scion)",
+            category="Scion",
+            description="Trains a LoRA and hands it on to sampling. Cancel keeps what is done: queue again to "
+            "go on. A finished run is returned at once, also after a restart.",
+            search_aliases=["scion", "train lora", "lora training", "fine-tune", "finetune"],
+            is_output_node=True,
+            inputs=[
+                io.MultiType.Input(
+                    "model",
+                    [io.Model, TRAINING_MODEL],
+                    tooltip="A MODEL with the CLIP and VAE of its checkpoint, or a TRAINING_MODEL (brings its own)",
+                ),
+                TRAINING_DATASET.Input("dataset"),
+                TRAINING_CONFIG.Input("config"),
+                io.Clip.Input("clip", optional=True, tooltip="Encodes the captions; needed with a MODEL"),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Encodes the pictures and decodes previews; needed with a MODEL"
+                ),
+                LORA_MODEL.Input(
+                    "start_lora",
+                    optional=True,
+                    tooltip="A LoRA to go on from, instead of from nothing, of the same rank",
+                ),
+                *(widget.input() for widget in WIDGETS),
+                io.Combo.Input(
+                    "patched_model",
+                    options=[REFUSE, BAKE],
+                    default=REFUSE,
+                    optional=True,
+                    tooltip="If LoRAs are loaded into the MODEL: refuse to train on it, or make them part of the base",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                LORA_MODEL.Output(display_name="lora", tooltip="For ApplyLoRA and SaveLoRA, ours and the host's own"),
+                LOSS_MAP.Output(display_name="loss", tooltip="The loss of each step"),
+                io.Image.Output(display_name="samples", tooltip="The pictures of the last preview"),
+                io.Image.Output(display_name="loss_plot"),
+                io.String.Output(display_name="run_folder", tooltip="Where checkpoints, previews and the recipe lie"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
+        from ..trainer_core.engine import output, run
+        from .host import memory, running
+
+        observer = running.NodeObserver(cls.hidden.unique_id)
+        with memory.ours():
+            base = _base(model, clip, vae, patched_model == BAKE, observer)
+            recipe = _recipe(base, dataset, config, held, start_lora)
+            result = run.train(
+                recipe,
+                lambda fingerprint: paths.run_folder(fingerprint, output.file_name(recipe)),
+                [observer],
+                running.cancelled,
+                model=base.model,
+                scan=dataset.scan,
+                advice=Queue(),
+            )
+            memory.release()
+        if result.status == "stopped":
+            running.end_if_cancelled()
+        return _outputs(result)
+
+
+class Queue:
+    """What a person in the graph is told; the command line's counterpart is `engine.advice.CommandLine`."""
+
+    def go_on(self, recipe: Path) -> str:
+        return "Queue the workflow again to go on."
+
+    def begin_with(self, recipe: Path, changes) -> str:
+        shown = {widget.setting: widget.id for widget in OF_CONFIG}
+        said = [f"{shown[name]} to {value}" for name, value in changes.items() if name in shown]
+        return f"set {' and '.join(said)}, and queue again"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Base:
+    name: str
+    """As the recipe has it."""
+    model: object | None
+    """Loaded from the host's weights; None where the engine loads it."""
+
+
+def _base(model, clip, vae, bake: bool, observer) -> _Base:
+    from ..trainer_core.engine.events import Warned
+
+    if isinstance(model, TrainingModel):
+        from .host import memory
+
+        if clip is not None or vae is not None:
+            observer.on(Warned("clip and vae are not used: a TRAINING_MODEL encodes with its own."))
+        memory.release()
+        return _Base(model.base, None)
+    from .host.weights import base_of
+
+    host = base_of(model, clip, vae, bake)
+    for warning in host.warnings:
+        observer.on(Warned(warning))
+    return _Base(host.base, host.model)
+
+
+def _recipe(base: _Base, dataset, config, held, start_lora):
+    """
+    Raises:
+        BadInput: settings that cannot be used, named as the widgets are.
+    """
+    from ..trainer_core import recipe
+    from ..trainer_core.errors import BadInput
+    from .host import memory
+
+    values = nested({**config.values, **values_of(WIDGETS, held), "run.device": str(memory.device())})
+    if start_lora is not None:
+        values["adapter"]["start_from"] = str(_written(start_lora))
+    values["dataset"], values["base"] = dataclasses.asdict(dataset.config), base.name
+    try:
+        return recipe.from_dict(values)
+    except BadInput as error:
+        raise BadInput(complaint(error, [*WIDGETS, *OF_CONFIG, *OF_DATASET])) from None
+
+
+def _written(lora) -> Path:
+    """The LoRA as a file, which a resumed run, or one elsewhere, can read again."""
+    from ..trainer_core.lora_file.safe_io import write_tensors
+
+    path = paths.runs() / "start" / f"{digest_of(lora)[:16]}.safetensors"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, lora, getattr(lora, "metadata", {}))
+    return path
+
+
+def _outputs(result):
+    """What a finished run gives, read from its folder: the same whether it was trained now or long ago."""
+    from ..trainer_core.engine import charts, metrics
+    from ..trainer_core.engine.run_folder import RunFolder
+    from ..trainer_core.lora_file.safe_io import read_tensors
+    from .host.pictures import read_pictures, shown
+
+    folder = RunFolder(result.folder)
+    tensors, metadata = read_tensors(result.lora)
+    losses = [line["loss"] for line in metrics.read(folder.metrics) if line.get("loss") is not None]
+    samples = charts.numbered(folder.samples)
+    blocked = ExecutionBlocker(None)
+    return io.NodeOutput(
+        LoraModel(tensors, metadata, result.lora.stem, result.target),
+        {"loss": losses},
+        read_pictures(samples) if samples else blocked,
+        read_pictures([folder.loss_plot]) if folder.loss_plot.is_file() else blocked,
+        str(result.folder),
+        ui={"images": shown(samples), "scion": [{"run": result.folder.name, "status": result.status}]},
+    )

@@ -1,0 +1,131 @@
+"""Widgets from the settings' own descriptions, and the settings' values back from what widgets hold."""
+
+import math
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..trainer_core import options, recipe
+from ..trainer_core.errors import BadInput
+from ..trainer_core.options import Option
+from .host.api import io
+
+EXACT = 2**53 - 1
+"""The largest whole number that a browser keeps exactly."""
+
+
+@dataclass(frozen=True)
+class Widget:
+    """A node's widget that stands for one setting of the recipe."""
+
+    id: str
+    setting: str
+    """Its dotted name."""
+    advanced: bool = False
+    default: Any = None
+    """Where a graph wants another default than the command line."""
+
+    @property
+    def option(self) -> Option:
+        return recipe.settings()[self.setting]
+
+    def input(self):
+        """The host's input for it: optional, so that what a script queues need name only what it changes, and what was
+        queued by a workflow of today still runs when there are more settings."""
+        option, shown = self.option, self._default()
+        said = {"tooltip": tooltip(option), "advanced": self.advanced or None, "optional": True}
+        kind = _kind(option)
+        if option.choices:
+            return io.Combo.Input(self.id, options=list(option.choices), default=shown, **said)
+        if kind is bool:
+            return io.Boolean.Input(self.id, default=shown, **said)
+        if kind is int:
+            low, high = _bounds(option)
+            # A seed that the browser changes after every run would train anew each time.
+            return io.Int.Input(
+                self.id, default=shown, min=int(low), max=int(high), control_after_generate=False, **said
+            )
+        if kind is float:
+            low, high = _bounds(option)
+            return io.Float.Input(self.id, default=shown, min=low, max=high, step=_step(option), **said)
+        multiline = typing.get_origin(kind) is list and not option.separated
+        return io.String.Input(self.id, default=shown, multiline=multiline or None, dynamic_prompts=False, **said)
+
+    def value(self, held: Any) -> Any:
+        """The setting's value for what the widget holds."""
+        option, kind = self.option, _kind(self.option)
+        if kind is float and type(None) in typing.get_args(option.type) and held == 0:
+            return None
+        if typing.get_origin(kind) is not list or not isinstance(held, str):
+            return held
+        if option.separated:
+            return options.from_text(held, option)
+        return [line.strip() for line in held.splitlines() if line.strip()]
+
+    def _default(self) -> Any:
+        value = self.option.default if self.default is None else self.default
+        if value is None:
+            return 0.0
+        if isinstance(value, list):
+            return ", ".join(value) if self.option.separated else "\n".join(value)
+        return value
+
+
+def values_of(widgets: Iterable[Widget], held: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name for what widgets hold. What is not there, or not known yet (None), is left at its default."""
+    values = {}
+    for widget in widgets:
+        value = held.get(widget.id)
+        if value is not None or widget.default is not None:
+            values[widget.setting] = widget.value(widget.default if value is None else value)
+    return values
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"adapter.rank": 4}` as a recipe has it: `{"adapter": {"rank": 4}}`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        part, _, key = name.rpartition(".")
+        (found.setdefault(part, {}) if part else found)[key] = value
+    return found
+
+
+def tooltip(option: Option) -> str:
+    """Help, unit and range of a setting in one text."""
+    parts = [option.help]
+    if option.range and not option.choices:
+        parts.append(f"({option.range}{' ' + option.unit if option.unit else ''})")
+    elif option.unit and not option.choices:
+        parts.append(f"({option.unit})")
+    if option.type == float | None:
+        parts.append("0 = empty.")
+    elif not option.separated:
+        parts.append("One a line.")
+    return " ".join(parts)
+
+
+def complaint(error: BadInput, widgets: Iterable[Widget]) -> str:
+    """The problems with settings, named as the widgets are that hold them."""
+    names = {w.setting: w.id for w in widgets}
+    pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(names, key=len, reverse=True)))
+    return "\n".join(pattern.sub(lambda found: names[found[0]], problem) for problem in error.problems)
+
+
+def _kind(option: Option) -> Any:
+    """A setting's type, without "or nothing"."""
+    inner = [kind for kind in typing.get_args(option.type) if kind is not type(None)]
+    return inner[0] if type(None) in typing.get_args(option.type) else option.type
+
+
+def _bounds(option: Option) -> tuple[float, float]:
+    low = option.low if option.low is not None else (option.above or 0)
+    return low, min(option.high if option.high is not None else EXACT, EXACT)
+
+
+def _step(option: Option) -> float:
+    """What one press of an arrow changes; browsers round to it, unless it is below a millionth."""
+    if not option.default or option.default >= 0.01:
+        return 0.01
+    return float(f"1e{math.floor(math.log10(option.default)) - 3}")
