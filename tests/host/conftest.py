@@ -1,0 +1,162 @@
+"""A real ComfyUI with this pack, a checkpoint of random weights and a small dataset; without a ComfyUI, all skip.
+
+The host is found by COMFYUI_PATH, else in comfy-cli's default workspace; its interpreter by COMFYUI_PYTHON, else in the
+virtual environments that are usual in and beside it.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+WORKSPACE = Path.home() / "comfy" / "ComfyUI"
+INTERPRETERS = (".venv/bin/python", "venv/bin/python", "../venv/bin/python")
+CHECKPOINT = "random-sd15.safetensors"
+DATASET = "things"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a host is installed: the folder of its main.py, and the interpreter it runs with."""
+
+    code: Path
+    python: Path
+
+
+def find_home() -> Home | str:
+    """The host's installation, or why there is none."""
+    code = Path(os.environ.get("COMFYUI_PATH") or WORKSPACE).expanduser()
+    if not (code / "main.py").is_file():
+        return f"no ComfyUI in {code}; COMFYUI_PATH names its folder"
+    named = os.environ.get("COMFYUI_PYTHON")
+    for python in [Path(named).expanduser()] if named else [code / place for place in INTERPRETERS]:
+        if python.is_file():
+            # Made absolute without following links: a virtual environment's interpreter is a link out of it.
+            return Home(Path(os.path.abspath(code)), Path(os.path.abspath(python)))
+    looked = named or ", ".join(INTERPRETERS)
+    return f"no interpreter for the ComfyUI in {code} ({looked}); COMFYUI_PYTHON names it"
+
+
+def pytest_collection_modifyitems(items):
+    own = [item for item in items if item.path.is_relative_to(HERE)]
+    home = find_home()
+    for item in own:
+        item.add_marker(pytest.mark.host)
+        if isinstance(home, str):
+            item.add_marker(pytest.mark.skip(reason=home))
+
+
+def beside(name: str):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"host_{name}", HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+server = beside("server")
+
+
+@pytest.fixture(scope="session")
+def host_home() -> Home:
+    home = find_home()
+    return pytest.skip(home) if isinstance(home, str) else home
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint():
+    """checkpoint.write(path, seed, dtype, v_pred, ztsnr)."""
+    return beside("checkpoint").write
+
+
+@pytest.fixture(scope="session")
+def sd15_checkpoint(write_checkpoint, tmp_path_factory):
+    """The checkpoint that all hosts have, half a gigabyte: it is not kept when the tests are over."""
+    path = write_checkpoint(tmp_path_factory.mktemp("checkpoint") / CHECKPOINT)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def make_host(host_home, sd15_checkpoint, pictures):
+    """Builds a HostServer over a folder, not started, with the checkpoint and the dataset in place."""
+
+    def make(base, *arguments, pack=True, environment=None):
+        host = server.HostServer(host_home.code, host_home.python, base, arguments, pack, environment)
+        try:
+            os.link(sd15_checkpoint, base / "models" / "checkpoints" / CHECKPOINT)
+        except OSError:
+            shutil.copyfile(sd15_checkpoint, base / "models" / "checkpoints" / CHECKPOINT)
+        shutil.copytree(pictures, base / "input" / DATASET)
+        return host
+
+    return make
+
+
+def end(host):
+    host.stop()
+    (host.base / "models" / "checkpoints" / CHECKPOINT).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def connect():
+    """Listener(port, client_id): a websocket client of any server on this machine."""
+    return server.Listener
+
+
+@pytest.fixture(scope="session")
+def host(make_host, tmp_path_factory):
+    """A running host that the tests share. Who stops it, frees it or adds arguments takes `fresh_host`."""
+    shared = make_host(tmp_path_factory.mktemp("host"))
+    try:
+        yield shared.start()
+    finally:
+        end(shared)
+
+
+@pytest.fixture
+def fresh_host(make_host, tmp_path):
+    """Builds hosts of the test's own: fresh_host(*arguments, pack=True, environment=None, start=True)."""
+    made = []
+
+    def build(*arguments, start=True, **settings):
+        own = make_host(tmp_path / f"host-{len(made)}", *arguments, **settings)
+        made.append(own)
+        return own.start() if start else own
+
+    yield build
+    for own in made:
+        end(own)
+
+
+@pytest.fixture(scope="session")
+def text_to_image():
+    """Builds the host's own picture-making graph; nodes are named by what they do.
+
+    `model` and `clip` are links that replace the checkpoint's, `more` is merged in.
+    """
+
+    def build(steps=2, seed=0, side=64, model=("checkpoint", 0), clip=("checkpoint", 1), prefix="picture", **more):
+        def node(kind, **inputs):
+            return {"class_type": kind, "inputs": inputs}
+
+        sampler = {"sampler_name": "euler", "scheduler": "normal", "steps": steps, "cfg": 2.0, "denoise": 1.0}
+        conditions = {"positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0]}
+        return {
+            "checkpoint": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
+            "positive": node("CLIPTextEncode", text="a red thing", clip=list(clip)),
+            "negative": node("CLIPTextEncode", text="", clip=list(clip)),
+            "latent": node("EmptyLatentImage", width=side, height=side, batch_size=1),
+            "sample": node("KSampler", model=list(model), seed=seed, **sampler, **conditions),
+            "decode": node("VAEDecode", samples=["sample", 0], vae=["checkpoint", 2]),
+            "save": node("SaveImage", images=["decode", 0], filename_prefix=prefix),
+            **more,
+        }
+
+    return build
