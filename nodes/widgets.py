@@ -74,7 +74,7 @@ class Widget:
 
 
 def values_of(widgets: Iterable[Widget], held: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name for what widgets hold. What is not there, or not known yet (None), is left at its default."""
+    """Settings by dotted name for what widgets hold; what is not there, or not known yet (None), has its default."""
     values = {}
     for widget in widgets:
         value = held.get(widget.id)
