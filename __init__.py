@@ -6,4 +6,6 @@ import importlib.util
 if importlib.util.find_spec("comfy_api") is not None:
     from .nodes import comfy_entrypoint
 
-    __all__ = ["comfy_entrypoint"]
+    WEB_DIRECTORY = "./web"
+
+    __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

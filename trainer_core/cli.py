@@ -114,6 +114,12 @@ def _set(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _download(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the base from Hugging Face if it is a hub id that is not here"
+    )
+
+
 def _train(commands) -> None:
     train = commands.add_parser(
         "train",
@@ -127,6 +133,7 @@ def _train(commands) -> None:
         "recipe", nargs="?", metavar="RECIPE", help="a .json or .toml file; a run folder's recipe.json goes on"
     )
     train.add_argument("--base", help="scion-tiny, a diffusers folder, a checkpoint file, or a cached hub id")
+    _download(train)
     train.add_argument("--dataset", metavar="DIR", help="folder of pictures with captions")
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the recipe's own, or scion-runs/NAME)")
     train.add_argument("--save-recipe", metavar="FILE", help="only write the settings, to a .json or .toml file")
@@ -141,6 +148,7 @@ _SAMPLING = {"seed": int, "steps": int, "guidance": float, "sampler": str, "widt
 def _sample(commands) -> None:
     sample = commands.add_parser("sample", help="draw pictures with a base and a LoRA", allow_abbrev=False)
     sample.add_argument("--base", default="scion-tiny", help="as in train (default: %(default)s)")
+    _download(sample)
     sample.add_argument("--lora", metavar="FILE", help="a LoRA file in any dialect")
     sample.add_argument("--strength", type=float, default=1.0, help="of the LoRA (default: %(default)s)")
     sample.add_argument("--prompt", action="append", required=True, help="may be given many times")

@@ -22,6 +22,7 @@ def train(given: Namespace) -> int:
         write(recipe, given.save_recipe)
         print(f"{given.save_recipe}: written; train it with: scion train {given.save_recipe}")
         return DONE
+    _fetch(given, recipe.base)
     result = run(recipe, folder, [Terminal(True if given.quiet else None)], stop_on_interrupt())
     return STOPPED if result.status == "stopped" else DONE
 
@@ -47,6 +48,14 @@ def _recipe_and_folder(given: Namespace):
     if given.recipe and is_run_folder(Path(given.recipe).parent):
         return recipe, Path(given.recipe).parent
     return recipe, Path("scion-runs") / file_name(recipe)
+
+
+def _fetch(given: Namespace, base: str) -> None:
+    """Brings a hub's model into the local cache, where `--download` allows it."""
+    if given.download:
+        from .families.sources import resolve
+
+        resolve(base, download=True)
 
 
 def with_settings(recipe, settings: list[str]):
@@ -101,6 +110,7 @@ def sample(given: Namespace) -> int:
     if problems:
         raise BadInput(*problems)
     paths = _picture_paths(given, config.seed)
+    _fetch(given, given.base)
     try:
         model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
         size = config.width or model.resolution, config.height or model.resolution
