@@ -5,7 +5,7 @@ import dataclasses
 from .edges import TrainingDataset
 from .host import datasets, paths
 from .host.api import TRAINING_DATASET, io, ui
-from .widgets import Widget, complaint, nested, values_of
+from .widgets import Widget, checked
 
 WIDGETS = [
     Widget("trigger", "dataset.trigger"),
@@ -69,22 +69,33 @@ class LoadImageCaptionDataset(io.ComfyNode):
                 io.Image.Output(display_name="contact_sheet", tooltip="The pictures as training cuts them"),
                 io.String.Output(display_name="report", tooltip="What was found: counts, buckets, notes"),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, folder=None, **held):
-        name = folder[0] if folder else None
-        if name is not None and name not in datasets.dataset_names():
-            return f"folder: {name!r} is no dataset on this machine; put it into ComfyUI/input and choose it here"
-        return _problems(held) or True
+    def validate_inputs(cls, folder=None, images=None):
+        from ..trainer_core.errors import BadInput
+
+        if images is not None or folder is None or folder[0] is None:  # not read then, or linked: not known yet
+            return True
+        try:
+            datasets.dataset_folder(folder[0])
+        except BadInput as error:
+            return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, folder=None, **held):
         from ..trainer_core.errors import BadInput
 
+        if "images" in held:  # the folder is not read then
+            return None
+        name = folder[0] if folder else None
+        if name is None:  # linked: which folder it will be is not known yet, so its files may have changed
+            return float("nan")
         try:
-            return datasets.fingerprint(datasets.dataset_folder(folder[0]))
-        except (BadInput, TypeError, IndexError):  # it is linked, or gone: the node itself will say so
+            return datasets.fingerprint(datasets.dataset_folder(name))
+        except BadInput:  # it is gone: the node itself will say so
             return None
 
     @classmethod
@@ -93,7 +104,8 @@ class LoadImageCaptionDataset(io.ComfyNode):
         from ..trainer_core.errors import BadInput
         from .host.running import Watch, cancelled, end_if_cancelled
 
-        config = _config({name: values[0] for name, values in held.items()})
+        asked = checked(WIDGETS, {name: values[0] for name, values in held.items()}).dataset
+        config = dataclasses.replace(asked, cache_path=str(paths.encoded_cache()))
         watch = Watch(cls.hidden.unique_id, "Checked")
         if images is not None:
             pictures = [picture for batch in images for picture in batch]
@@ -107,33 +119,6 @@ class LoadImageCaptionDataset(io.ComfyNode):
             raise BadInput(*scan.problems)
         sheet, report = _shown(scan, config)
         return io.NodeOutput(TrainingDataset(config, scan), sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
-
-
-def _config(held):
-    """The dataset's settings for what the widgets hold.
-
-    Raises:
-        BadInput: they cannot be used; the widgets are named.
-    """
-    from ..trainer_core import recipe
-    from ..trainer_core.errors import BadInput
-
-    values = nested(values_of(WIDGETS, held))
-    try:
-        config = recipe.from_dict(values).dataset
-    except BadInput as error:
-        raise BadInput(complaint(error, WIDGETS)) from None
-    return dataclasses.replace(config, cache_path=str(paths.encoded_cache()))
-
-
-def _problems(held) -> str:
-    from ..trainer_core.errors import BadInput
-
-    try:
-        _config({name: values[0] for name, values in held.items() if values})
-    except BadInput as error:
-        return str(error)
-    return ""
 
 
 def _shown(scan, config):

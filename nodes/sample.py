@@ -1,7 +1,7 @@
 """SampleTrainingModel: pictures by the engine itself, for bases that the host's samplers do not know."""
 
 from .host.api import LORA_MODEL, TRAINING_MODEL, io
-from .widgets import Widget, complaint, nested, values_of
+from .widgets import Widget, checked
 
 WIDGETS = [
     Widget("prompts", "preview.prompts"),
@@ -45,15 +45,12 @@ class SampleTrainingModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora=None, strength=1.0, **held):
-        from ..trainer_core import recipe, sampler
+        from ..trainer_core import sampler
         from ..trainer_core.engine import sampling
         from ..trainer_core.errors import BadInput
         from .host import memory, running
 
-        try:
-            config = recipe.from_dict(nested(values_of(WIDGETS, held))).preview
-        except BadInput as error:
-            raise BadInput(complaint(error, WIDGETS)) from None
+        config = checked(WIDGETS, held).preview
         if not config.prompts:
             raise BadInput("prompts: is empty; write one prompt a line")
         memory.release()

@@ -2,7 +2,7 @@
 
 from .edges import TrainingConfig
 from .host.api import TRAINING_CONFIG, io
-from .widgets import Widget, complaint, nested, values_of
+from .widgets import Widget, checked, values_of
 
 WIDGETS = [
     Widget("rank", "adapter.rank"),
@@ -77,26 +77,6 @@ class LoRATrainConfig(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, **held):
-        return _problems(held) or True
-
-    @classmethod
     def execute(cls, **held):
-        from ..trainer_core.errors import BadInput
-
-        wrong = _problems(held)
-        if wrong:
-            raise BadInput(wrong)
+        checked(WIDGETS, held)
         return io.NodeOutput(TrainingConfig(values_of(WIDGETS, held)))
-
-
-def _problems(held) -> str:
-    """What is wrong with the settings that the widgets hold, one sentence a line."""
-    from ..trainer_core import recipe
-    from ..trainer_core.errors import BadInput
-
-    try:
-        recipe.from_dict(nested(values_of(WIDGETS, held)))
-    except BadInput as error:
-        return complaint(error, WIDGETS)
-    return ""

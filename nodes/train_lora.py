@@ -1,6 +1,8 @@
 """TrainLoRA: a run of the engine inside the graph."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from .edges import LoraModel, TrainingModel, digest_of
@@ -16,7 +18,7 @@ from .host.api import (
 )
 from .load_dataset import WIDGETS as OF_DATASET
 from .train_config import WIDGETS as OF_CONFIG
-from .widgets import Widget, complaint, nested, values_of
+from .widgets import Widget, named_as_widgets, nested, values_of
 
 WIDGETS = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
 """Workflows store widget values by their position: new ones go to the end, behind `patched_model` too."""
@@ -78,7 +80,7 @@ class TrainLoRA(io.ComfyNode):
         from .host import memory, running
 
         observer = running.NodeObserver(cls.hidden.unique_id)
-        with memory.ours():
+        with memory.ours(), running.notes_shown(), _named_as_widgets():
             base = _base(model, clip, vae, patched_model == BAKE, observer)
             recipe = _recipe(base, dataset, config, held, start_lora)
             result = run.train(
@@ -89,10 +91,11 @@ class TrainLoRA(io.ComfyNode):
                 model=base.model,
                 scan=dataset.scan,
                 advice=Queue(),
+                device=memory.device(),
             )
             memory.release()
-        if result.status == "stopped":
-            running.end_if_cancelled()
+        # Also at the very end: a finished run is returned at once when it is queued again.
+        running.end_if_cancelled()
         return _outputs(result)
 
 
@@ -137,20 +140,28 @@ def _base(model, clip, vae, bake: bool, observer) -> _Base:
 def _recipe(base: _Base, dataset, config, held, start_lora):
     """
     Raises:
-        BadInput: settings that cannot be used, named as the widgets are.
+        BadInput: settings that cannot be used.
     """
     from ..trainer_core import recipe
-    from ..trainer_core.errors import BadInput
-    from .host import memory
 
-    values = nested({**config.values, **values_of(WIDGETS, held), "run.device": str(memory.device())})
+    asked = {**config.values, **values_of(WIDGETS, held)}
     if start_lora is not None:
-        values["adapter"]["start_from"] = str(_written(start_lora))
+        asked["adapter.start_from"] = str(_written(start_lora))
+    values = nested(asked)
     values["dataset"], values["base"] = dataclasses.asdict(dataset.config), base.name
+    return recipe.from_dict(values)
+
+
+@contextlib.contextmanager
+def _named_as_widgets() -> Iterator[None]:
+    """What the engine says of a setting, said of the widget that holds it."""
+    from ..trainer_core.errors import ScionError
+
     try:
-        return recipe.from_dict(values)
-    except BadInput as error:
-        raise BadInput(complaint(error, [*WIDGETS, *OF_CONFIG, *OF_DATASET])) from None
+        yield
+    except ScionError as error:
+        error.args = (named_as_widgets(str(error), [*WIDGETS, *OF_CONFIG, *OF_DATASET]),)
+        raise
 
 
 def _written(lora) -> Path:

@@ -1,10 +1,11 @@
 """Widgets from the settings' own descriptions, and the settings' values back from what widgets hold."""
 
-import math
+import functools
 import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from ..trainer_core import options, recipe
@@ -29,7 +30,7 @@ class Widget:
 
     @property
     def option(self) -> Option:
-        return recipe.settings()[self.setting]
+        return _settings()[self.setting]
 
     def input(self):
         """The host's input for it: optional, so that what a script queues need name only what it changes, and what was
@@ -49,7 +50,8 @@ class Widget:
             )
         if kind is float:
             low, high = _bounds(option)
-            return io.Float.Input(self.id, default=shown, min=low, max=high, step=_step(option), **said)
+            # Browsers would round to the step, and so a beta of 0.9995 to 1.
+            return io.Float.Input(self.id, default=shown, min=low, max=high, step=_step(option), round=False, **said)
         multiline = typing.get_origin(kind) is list and not option.separated
         return io.String.Input(self.id, default=shown, multiline=multiline or None, dynamic_prompts=False, **said)
 
@@ -61,7 +63,10 @@ class Widget:
         if typing.get_origin(kind) is not list or not isinstance(held, str):
             return held
         if option.separated:
-            return options.from_text(held, option)
+            try:
+                return options.from_text(held, option)
+            except TypeError:  # half a JSON list: the recipe says so, together with whatever else is wrong
+                return held
         return [line.strip() for line in held.splitlines() if line.strip()]
 
     def _default(self) -> Any:
@@ -73,13 +78,18 @@ class Widget:
         return value
 
 
+@functools.cache
+def _settings() -> dict[str, Option]:
+    """The host builds its schemas anew at every queue, and reading the types takes a millisecond for each setting."""
+    return recipe.settings()
+
+
 def values_of(widgets: Iterable[Widget], held: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name for what widgets hold; what is not there, or not known yet (None), has its default."""
+    """Settings by dotted name for what widgets hold; what is not there has its default."""
     values = {}
     for widget in widgets:
-        value = held.get(widget.id)
-        if value is not None or widget.default is not None:
-            values[widget.setting] = widget.value(widget.default if value is None else value)
+        if widget.id in held or widget.default is not None:
+            values[widget.setting] = widget.value(held.get(widget.id, widget.default))
     return values
 
 
@@ -106,11 +116,23 @@ def tooltip(option: Option) -> str:
     return " ".join(parts)
 
 
-def complaint(error: BadInput, widgets: Iterable[Widget]) -> str:
-    """The problems with settings, named as the widgets are that hold them."""
+def checked(widgets: Iterable[Widget], held: Mapping[str, Any]) -> recipe.Recipe:
+    """The recipe that widgets ask for, every other setting at its default.
+
+    Raises:
+        BadInput: with every problem at once, named as the widgets are.
+    """
+    try:
+        return recipe.from_dict(nested(values_of(widgets, held)))
+    except BadInput as error:
+        raise BadInput(*(named_as_widgets(problem, widgets) for problem in error.problems)) from None
+
+
+def named_as_widgets(message: str, widgets: Iterable[Widget]) -> str:
+    """A message about settings, named as the widgets are that hold them."""
     names = {w.setting: w.id for w in widgets}
     pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(names, key=len, reverse=True)))
-    return "\n".join(pattern.sub(lambda found: names[found[0]], problem) for problem in error.problems)
+    return pattern.sub(lambda found: names[found[0]], message)
 
 
 def _kind(option: Option) -> Any:
@@ -125,7 +147,7 @@ def _bounds(option: Option) -> tuple[float, float]:
 
 
 def _step(option: Option) -> float:
-    """What one press of an arrow changes; browsers round to it, unless it is below a millionth."""
-    if not option.default or option.default >= 0.01:
-        return 0.01
-    return float(f"1e{math.floor(math.log10(option.default)) - 3}")
+    """What one press of an arrow changes. Its decimals are those that are shown: some more than the default has."""
+    default = option.default or 0.1
+    exponent = Decimal(repr(default)).as_tuple().exponent
+    return float(f"1e{min(-2, exponent - (1 if default >= 0.01 else 3))}")

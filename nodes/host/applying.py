@@ -12,14 +12,14 @@ def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tup
     """MODEL and CLIP with the LoRA; an output whose input is missing is blocked.
 
     Raises:
-        BadInput: a key of the LoRA belongs to no layer of the model or the text encoder.
+        BadInput: no key of the LoRA belongs to a layer of the model or the text encoder.
     """
-    _refuse_unknown(model, clip, lora)
+    _refuse_foreign(model, clip, lora)
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, dict(lora), strength_model, strength_clip)
     return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to ApplyLoRA")
 
 
-def _refuse_unknown(model, clip, lora) -> None:
+def _refuse_foreign(model, clip, lora) -> None:
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)

@@ -27,7 +27,11 @@ def _read(part: str) -> tuple[dict, dict[str, torch.Tensor]]:
     return json.loads((SCION_TINY / part / "config.json").read_text(encoding="utf-8")), load_file(weights)
 
 
-def _model() -> comfy.model_patcher.ModelPatcher:
+def _model(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """
+    Args:
+        disable_dynamic: part of the host's call of a loader; this model is never streamed.
+    """
     config, weights = _read("unet")
     channels, blocks = config["block_out_channels"], config["layers_per_block"]
     levels = len(channels)
@@ -62,6 +66,8 @@ def _model() -> comfy.model_patcher.ModelPatcher:
     patcher = comfy.model_patcher.ModelPatcher(
         model, load_device=comfy.model_management.get_torch_device(), offload_device=offload
     )
+    # By this the host's own training node gets a copy with weights of its own.
+    patcher.cached_patcher_init = (_model, ())
     patcher.set_attachments(ATTACHMENT, Attached("scion-tiny", config["sample_size"] * 8))
     return patcher
 

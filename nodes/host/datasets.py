@@ -1,6 +1,7 @@
 """The datasets that a workflow may name: folders of pictures under roots that are allowed on this machine."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def dataset_folder(name: str) -> Path:
         return EXAMPLE_DATASET
     found = _datasets().get(name)
     if found is None:
+        _allowed_locally()  # if that file cannot be read, this is what to say
         roots = ", ".join(str(root) for root in _dataset_roots())
         raise BadInput(
             f"folder: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
@@ -73,7 +75,12 @@ def _dataset_roots() -> list[Path]:
     roots = [folder_paths.get_input_directory()]
     if "datasets" in folder_paths.folder_names_and_paths:
         roots += folder_paths.get_folder_paths("datasets")
-    return [Path(root) for root in [*roots, *_allowed_locally()]]
+    try:
+        roots += _allowed_locally()
+    except BadInput as error:
+        # The host asks for the names while it loads the nodes; raised here, none of them would be there.
+        logging.warning("Scion: %s", error)
+    return [Path(root) for root in roots]
 
 
 def _local_settings() -> Path:
@@ -87,7 +94,10 @@ def _allowed_locally() -> list[str]:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}} ({error})') from None
-    return [folder for folder in folders if isinstance(folder, str)]
+    # A single path instead of a list would be taken apart into letters, of which "/" allows everything.
+    if not isinstance(folders, list) or not all(isinstance(folder, str) and folder.strip() for folder in folders):
+        raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}}, got {folders!r:.200}')
+    return folders
 
 
 def _folders_in(root: Path) -> Iterator[tuple[str, Path]]:

@@ -1,5 +1,9 @@
 """The host's CLIP and VAE behind the engine's encoder: what the graph has wired encodes captions and pictures."""
 
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
 import torch
 
 from ...trainer_core.errors import BadInput
@@ -47,14 +51,10 @@ class HostEncoder:
         return self
 
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            latents = self._base.process_latent_in(self.vae.encode(pixels))
-        return memory.own(latents)
+        return memory.own(_whole(lambda: self._base.process_latent_in(self.vae.encode(pixels))))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            pictures = self.vae.decode(self._base.process_latent_out(latents))
-        return memory.own(pictures).clamp(0, 1)
+        return memory.own(_whole(lambda: self.vae.decode(self._base.process_latent_out(latents)))).clamp(0, 1)
 
     def encode_captions(self, captions: list[str]) -> list[Conditioning]:
         if self._empty is None:
@@ -67,10 +67,9 @@ class HostEncoder:
         return self._family.stack(entries, self._empty)
 
     def _encoded(self, caption: str) -> Conditioning:
-        with torch.inference_mode():
-            # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
-            tokens = self.clip.tokenize(caption, disable_weights=True)
-            (text, extras), *_ = self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False)
+        # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
+        tokens = self.clip.tokenize(caption, disable_weights=True)
+        (text, extras), *_ = _whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
         told = {"text": text[0], "pooled": extras.get("pooled_output")}
         return {name: memory.own(told[name]) for name in self._family.conditioned_on}
 
@@ -93,6 +92,25 @@ class HostEncoder:
             raise BadInput(
                 f"clip: gives text states of width {width}, the model takes {wanted}; wire the CLIP of its checkpoint"
             )
+
+
+def _whole(call: Callable[[], Any]) -> Any:
+    """What a part of the host answers, called as the host calls it.
+
+    Its layers end in the midst of the work when the user cancels. A run that is torn there could not come to its own
+    end, so the work, one picture or caption, is done again and the cancellation waits until the run looks for it.
+    """
+    cancelled = False
+    while True:
+        try:
+            with torch.inference_mode():
+                answer = call()
+            break
+        except comfy.model_management.InterruptProcessingException:
+            cancelled = True  # raising it has taken the request back
+    if cancelled:
+        comfy.model_management.interrupt_current_processing(True)
+    return answer
 
 
 def _signature(tensor: torch.Tensor) -> list[float]:

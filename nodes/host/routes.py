@@ -11,7 +11,7 @@ from . import paths
 
 def register() -> None:
     """Adds the routes to the host's server, once."""
-    server = PromptServer.instance
+    server = getattr(PromptServer, "instance", None)
     if server is None:  # the host's code is used without its server
         return
     server.routes.get("/scion/runs/{run}")(_history)

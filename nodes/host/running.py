@@ -1,6 +1,8 @@
 """A node while it works: whether the user has cancelled, what the page hears, what the node shows."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -38,6 +40,19 @@ def cancelled() -> bool:
 def end_if_cancelled() -> None:
     """Ends the node as the host expects of a cancelled one."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def notes_shown() -> Iterator[None]:
+    """The host shows an error's message without its notes, in which a run says what is kept and how to go on."""
+    try:
+        yield
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        if notes and error.args == (str(error),):
+            error.args = ("\n".join([str(error), *notes]),)
+            notes.clear()
+        raise
 
 
 def say(text: str, node: str) -> None:
@@ -107,7 +122,7 @@ class NodeObserver:
             case Finished():
                 self._finished(event)
 
-    def _send(self, name: str, **data: Any) -> None:
+    def _send(self, name: str, /, **data: Any) -> None:
         server = PromptServer.instance
         server.send_sync(
             f"scion.{name}", {"node": self.node, "prompt_id": self.prompt, "run": self.run, **data}, server.client_id

@@ -56,6 +56,7 @@ def train(
     model: Model | None = None,
     scan: Scan | None = None,
     advice: CommandLine | None = None,
+    device: torch.device | None = None,
 ) -> Result:
     """Trains what a recipe asks for, goes on with it, or returns it if it is finished.
 
@@ -64,6 +65,7 @@ def train(
         should_stop: asked often, in scanning and encoding too; True keeps what is done and ends the run.
         model, scan: a base and a dataset that are in memory already, instead of those that the recipe names.
         advice: how a person goes on, at the door where this was called; None = at the command line.
+        device: where to train, where a host decides that; it is no part of the recipe, which may be repeated elsewhere.
 
     Raises:
         BadInput: settings, base, dataset or folder cannot be used; nothing was changed.
@@ -74,16 +76,22 @@ def train(
         raise BadInput(*problems)
     audience = Audience(observers)
     with isolated():
-        return _Run(recipe, folder, audience, should_stop, advice or CommandLine()).go(model, scan)
+        return _Run(recipe, folder, audience, should_stop, advice or CommandLine(), device).go(model, scan)
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, folder, audience: Audience, should_stop: Callable[[], bool], advice: CommandLine
+        self,
+        recipe: Recipe,
+        folder,
+        audience: Audience,
+        should_stop: Callable[[], bool],
+        advice: CommandLine,
+        device: torch.device | None = None,
     ):
         self.recipe, self.audience, self.should_stop, self.advice = recipe, audience, should_stop, advice
         self.place = folder if callable(folder) else lambda fingerprint: Path(folder)
-        self.device = pick_device(recipe.run.device)
+        self.device = device or pick_device(recipe.run.device)
         self.precision = pick_precision(recipe.run.precision, self.device)
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
@@ -156,7 +164,7 @@ class _Run:
         if state.step > total:
             raise BadInput(
                 f"run.steps: {total}, but the run in {folder.path} has done {state.step} already; ask for at least as "
-                "many, or choose another folder"
+                "many, or set run.existing=new to start beside it"
             )
         return folder, dataclasses.replace(state, total=total)
 
