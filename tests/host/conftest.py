@@ -94,6 +94,8 @@ def make_host(host_home, sd15_checkpoint, pictures):
         except OSError:
             shutil.copyfile(sd15_checkpoint, base / "models" / "checkpoints" / CHECKPOINT)
         shutil.copytree(pictures, base / "input" / DATASET)
+        if pack:
+            shutil.copyfile(HERE / "probe.py", base / "custom_nodes" / "probe.py")
         return host
 
     return make
@@ -133,6 +135,22 @@ def fresh_host(make_host, tmp_path):
     yield build
     for own in made:
         end(own)
+
+
+@pytest.fixture(scope="module")
+def module_host(make_host, tmp_path_factory):
+    """A running host that one file's tests share, in their order; they may free and restart it."""
+    own = make_host(tmp_path_factory.mktemp("module-host"))
+    try:
+        yield own.start()
+    finally:
+        end(own)
+
+
+@pytest.fixture(scope="session")
+def graph():
+    """graph.py: builds prompts that train and draw, and reads run folders. All hosts have the nodes of probe.py."""
+    return beside("graph")
 
 
 @pytest.fixture(scope="session")
