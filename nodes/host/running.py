@@ -174,7 +174,9 @@ class NodeObserver:
 
     def _previewed(self, event: Previewed) -> None:
         strip = Image.fromarray((torch.cat(list(event.pictures), dim=1).numpy() * 255).round().astype(np.uint8))
-        _advance(self._bar, event.step, self._bar.total, ("JPEG", strip, PREVIEW_SIDE))
+        # The host would enlarge what is smaller.
+        limit = PREVIEW_SIDE if max(strip.size) > PREVIEW_SIDE else None
+        _advance(self._bar, event.step, self._bar.total, ("JPEG", strip, limit))
         self._send("preview", step=event.step, name=event.path.name, prompts=event.prompts)
 
     def _finished(self, event: Finished) -> None:

@@ -167,8 +167,8 @@ def test_preview_picture_comes_with_its_node(ran):
     previews = [message.preview() for message in ran.of("binary")]
     assert [about["node_id"] for about, _ in previews] == ["train"] * 2
     picture = Image.open(io.BytesIO(previews[0][1]))
-    # Two square pictures side by side; the host enlarges what is smaller than the side that we allow.
-    assert (picture.format, picture.size) == ("JPEG", (768, 384))
+    # Two square pictures side by side, no larger than they are.
+    assert (picture.format, picture.size) == ("JPEG", (128, 64))
 
 
 def test_client_that_knows_no_metadata_gets_the_bare_preview(module_host, graph, connect):
@@ -181,7 +181,7 @@ def test_client_that_knows_no_metadata_gets_the_bare_preview(module_host, graph,
         kinds = [message.event for message in listener.of("binary")]
         [picture] = [message.preview()[1] for message in listener.of("binary") if message.event == 1]
     assert 4 not in kinds
-    assert Image.open(io.BytesIO(picture)).size == (768, 768)
+    assert Image.open(io.BytesIO(picture)).size == (64, 64)
 
 
 def test_nodes_show_a_line_of_text_of_what_they_do(module_host, graph):

@@ -1,5 +1,6 @@
 """What the trainer tells: typed events, sent to observers that the trainer knows nothing about."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -125,4 +126,5 @@ class Audience:
             except Exception as error:
                 self.observers.remove(observer)
                 name = type(observer).__name__
+                logging.getLogger(__name__).warning("%s failed and hears no more of this run", name, exc_info=True)
                 self.on(Warned(f"{name} failed ({type(error).__name__}: {error}) and hears no more of this run"))

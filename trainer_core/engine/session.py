@@ -125,6 +125,7 @@ class Session:
                 self.model, prompts, preview, *size, entries=(entries, negative), should_stop=self.should_stop
             )
         if pictures is None:
+            self.stopped = True
             return
         path = self.folder.previews / f"step-{self.trainer.step:08d}.png"
         charts.save_strip(path, pictures, prompts)
@@ -189,7 +190,8 @@ class Session:
 
     def _close(self) -> str:
         trainer, state = self.trainer, self.state
-        status = "stopped" if self.stopped and trainer.step < trainer.total else "finished"
+        # All steps may be done: what is missing then is the last look, which going on makes up for.
+        status = "stopped" if self.stopped else "finished"
         lines = []
         if trainer.step:
             self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"

@@ -1,0 +1,150 @@
+"""What config, dataset and training node make of their inputs: the edges, the recipe, and what they refuse."""
+
+import pytest
+import torch
+
+CONFIG, DATASET = "ScionLoRATrainConfig", "ScionLoadImageCaptionDataset"
+
+
+@pytest.fixture
+def dataset(pack, host, picture):
+    """What the dataset node gives for a folder of two pictures."""
+
+    def run(folder="things", **held):
+        picture(host.base / "input/things/a.png")
+        picture(host.base / "input/things/b.png", "another", (0, 90, 200))
+        return pack.run(DATASET, folder=folder, **held)
+
+    return run
+
+
+@pytest.fixture
+def recipe_of(pack, dataset):
+    """TrainLoRA's recipe for what its widgets hold and for the config's settings, as the node makes it."""
+
+    def make(settings=(), start_lora=None, **held):
+        node, edges = pack("nodes.train_lora"), pack("nodes.edges")
+        config = edges.TrainingConfig(dict(settings))
+        with node._named_as_widgets():
+            return node._recipe(node._Base("scion-tiny", None), dataset().args[0], config, held, start_lora)
+
+    return make
+
+
+def test_config_gives_settings_by_dotted_name(pack):
+    [config] = pack.run(CONFIG, rank=8, alpha=0.0, targets="attention, to_q", preview_prompts="one\ntwo").args
+    assert isinstance(config, pack("nodes.edges").TrainingConfig)
+    assert config.values == {
+        "adapter.rank": 8,
+        "adapter.targets": ["attention", "to_q"],
+        "preview.prompts": ["one", "two"],
+        "adapter.alpha": None,
+    }
+
+
+def test_config_that_a_link_made_wrong_is_refused_when_it_runs(pack):
+    with pytest.raises(pack.BadInput) as refused:
+        pack.run(CONFIG, learning_rate=5.0, steps=0, epochs=0)
+    assert str(refused.value).splitlines() == [
+        "learning_rate: 5 is out of range: above 0, at most 1",
+        "steps, epochs: neither is set; set one of them and leave the other at 0",
+    ]
+
+
+def test_dataset_gives_the_scan_the_sheet_and_the_report(dataset, host):
+    made = dataset(resolution=64)
+    found, sheet, report = made.args
+    assert (found.config.path, found.config.cache) == (str(host.base / "input/things"), "disk")
+    assert found.config.cache_path == str(host.base / "user/scion/encoded")
+    assert [item.caption for item in found.scan.items] == ["a thing", "another"]
+    assert sheet.shape[0] == 1 and sheet.shape[-1] == 3 and made.ui.shape == tuple(sheet.shape)
+    assert "2 pictures" in report
+    assert host.server.texts[-1] == ("7", "Checked 2 of 2")
+    assert host.work.progress[-1] == ("7", 2, 2)
+
+
+def test_dataset_takes_pictures_from_other_nodes_instead_of_the_folder(pack):
+    batch = torch.rand(2, 64, 48, 3, generator=torch.Generator().manual_seed(0))
+    images, captions = [batch, batch[:1, :32]], ["one", "two", "three"]
+    made = pack.run(DATASET, folder=["nowhere"], images=images, captions=captions)
+    assert [item.caption for item in made.args[0].scan.items] == ["one", "two", "three"]
+    assert made.args[0].config.path == ""
+
+
+def test_dataset_names_every_bad_file(pack, dataset, host):
+    (host.base / "input/things").mkdir()
+    (host.base / "input/things/c.png").write_bytes(b"no picture")
+    (host.base / "input/things/c.txt").write_text("broken")
+    with pytest.raises(pack.BadInput, match=r"c\.png"):
+        dataset()
+
+
+def test_dataset_folder_that_is_not_offered_is_refused_when_it_runs(pack, dataset):
+    with pytest.raises(pack.BadInput, match="^folder: '../output' is no dataset on this machine"):
+        dataset("../output")
+
+
+def test_cancelled_check_ends_the_node_as_the_host_expects(dataset, host):
+    host.work.interrupted = True
+    with pytest.raises(BaseException) as ended:
+        dataset()
+    assert type(ended.value).__name__ == "InterruptProcessingException"
+    assert not host.work.interrupted
+
+
+def test_recipe_is_made_of_config_dataset_and_the_nodes_own_widgets(recipe_of, host):
+    made = recipe_of({"adapter.rank": 8, "run.steps": 7}, name="mine", existing="new")
+    assert made.validate() == []
+    assert (made.base, made.adapter.rank, made.run.steps) == ("scion-tiny", 8, 7)
+    assert (made.output.name, made.run.existing) == ("mine", "new")
+    assert made.dataset.path == str(host.base / "input/things")
+
+
+def test_recipe_of_an_empty_config_has_the_defaults(recipe_of, pack):
+    default = pack("trainer_core.recipe").Recipe()
+    made = recipe_of()
+    assert (made.adapter, made.optimizer, made.objective) == (default.adapter, default.optimizer, default.objective)
+
+
+def test_recipe_names_the_widgets_of_all_three_nodes(recipe_of, pack):
+    with pytest.raises(pack.BadInput) as refused:
+        recipe_of({"run.steps": 0, "optimizer.learning_rate": 5.0}, name="a/b")
+    said = str(refused.value).splitlines()
+    assert len(said) == 3
+    assert said[0].startswith("learning_rate: 5 is out of range")
+    assert said[1].startswith("steps, epochs: neither is set")
+    assert said[2].startswith("name: 'a/b' cannot be a file's name everywhere")
+
+
+def test_lora_to_start_from_is_kept_as_a_file_by_its_content(recipe_of, pack, host):
+    lora = {"x.lora_up.weight": torch.ones(2, 2)}
+    made = recipe_of(start_lora=lora)
+    path = host.base / "output/scion/start" / f"{pack('nodes.edges').digest_of(lora)[:16]}.safetensors"
+    assert made.adapter.start_from == str(path)
+    written = path.stat().st_mtime_ns
+    assert recipe_of(start_lora=dict(lora)).adapter.start_from == str(path)
+    assert path.stat().st_mtime_ns == written
+
+
+def test_lora_to_start_from_leaves_the_other_settings_of_the_adapter(recipe_of):
+    made = recipe_of({"adapter.rank": 2}, start_lora={"x": torch.ones(1)})
+    assert made.adapter.rank == 2 and made.adapter.start_from
+
+
+def test_remedy_after_a_failed_run_names_widgets(pack):
+    queue = pack("nodes.train_lora").Queue()
+    said = queue.begin_with(None, {"optimizer.learning_rate": 1e-5, "run.device": "cpu"})
+    assert said == "set learning_rate to 1e-05, and queue again"
+
+
+def test_dataset_is_looked_at_again_when_its_files_change_and_not_when_it_is_not_read(pack, host, picture):
+    node = pack.nodes[DATASET]
+    picture(host.base / "input/things/a.png")
+    before = node.fingerprint_inputs(folder=["things"], repeats=[1])
+    assert before == node.fingerprint_inputs(folder=["things"], repeats=[2])
+    picture(host.base / "input/things/b.png")
+    assert node.fingerprint_inputs(folder=["things"]) != before
+    linked = node.fingerprint_inputs(folder=(None,))
+    assert linked != linked
+    assert node.fingerprint_inputs(folder=["things"], images=(None,)) is None
+    assert node.fingerprint_inputs(folder=["nowhere"]) is None
