@@ -60,6 +60,7 @@ def beside(name: str):
     return module
 
 
+listener = beside("listener")  # before server.py, which imports it as host_listener
 server = beside("server")
 
 
@@ -109,7 +110,7 @@ def end(host):
 @pytest.fixture(scope="session")
 def connect():
     """Listener(port, client_id): a websocket client of any server on this machine."""
-    return server.Listener
+    return listener.Listener
 
 
 @pytest.fixture(scope="session")
