@@ -58,6 +58,13 @@ WIDGETS = [
     Widget("output_author", "output.author", advanced=True),
     Widget("output_license", "output.license", advanced=True),
     Widget("output_description", "output.description", advanced=True),
+    Widget("custom_optimizer", "optimizer.custom", advanced=True),
+    Widget("optimizer_arguments", "optimizer.arguments", advanced=True),
+    Widget("min_ratio", "optimizer.min_ratio", advanced=True),
+    Widget("decay_steps", "optimizer.decay_steps", advanced=True),
+    Widget("decay_shape", "optimizer.decay_shape", advanced=True),
+    Widget("lora_plus_ratio", "optimizer.lora_plus_ratio", advanced=True),
+    Widget("part_rates", "optimizer.part_rates", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

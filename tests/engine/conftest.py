@@ -1,10 +1,18 @@
-"""What the engine's tests read from a run: the tensors of its file, and the steps in its metrics."""
+"""What the engine's tests read from a run (the tensors of its file, the steps in its metrics), and trainers alone."""
+
+from contextlib import ExitStack
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from trainer_core.adapters import lora
+from trainer_core.data.dataset import Dataset
+from trainer_core.data.scan import scan_folder
 from trainer_core.engine import metrics
+from trainer_core.engine.isolation import isolated
+from trainer_core.engine.trainer import Trainer
+from trainer_core.families import registry
 
 
 def tensors_of(result):
@@ -36,3 +44,46 @@ def steps_in():
         return [line["step"] for line in metrics.read(folder / "metrics.jsonl") if "loss" in line]
 
     return read
+
+
+class Watched(Trainer):
+    """Keeps the gradients of each step as they are before clipping."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.gradients, self.losses = [], []
+
+    def _update(self):
+        self.gradients.append({name: p.grad.clone() for name, p in self.parameters.items()})
+        super()._update()
+
+    def go(self, between=lambda: False):
+        self.train(lambda steps: self.losses.extend(steps.losses), between)
+        self.release()
+        return self
+
+
+@pytest.fixture
+def make_trainer(make_recipe):
+    """A trainer over an encoded dataset, its LoRA's B filled so that both halves have gradients."""
+
+    def make(changes=(), precision="fp32", fill=0.05):
+        stack.enter_context(isolated())
+        recipe = make_recipe(changes)
+        model = registry.load(recipe.base, torch.bfloat16 if precision == "bf16" else torch.float32)
+        scan = scan_folder(recipe.dataset)
+        dataset = Dataset(scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution)
+        assert dataset.encode(model.encoder)
+        paths = lora.targeted_modules(model.denoiser, recipe.adapter, model.family.targets)
+        lora.inject(model.denoiser, recipe.adapter, paths, recipe.run.seed)
+        numbers = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for name, parameter in lora.parameters(model.denoiser).items():
+                if ".lora_B." in name:
+                    parameter.copy_(fill * torch.randn(parameter.shape, generator=numbers))
+        if recipe.run.gradient_checkpointing:
+            model.denoiser.enable_gradient_checkpointing()
+        return Watched(recipe, model, dataset, torch.device("cpu"), precision)
+
+    with ExitStack() as stack:
+        yield make

@@ -1,7 +1,6 @@
 """The loop: what a step's gradient is, what happens to gradients that are not finite, and that a LoRA learns."""
 
 import math
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -9,62 +8,12 @@ from torch.nn import functional as F
 
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
-from trainer_core.data.dataset import Dataset
-from trainer_core.data.scan import scan_folder
 from trainer_core.engine import checkpoints, objective
 from trainer_core.engine.events import Finished
-from trainer_core.engine.isolation import isolated
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.engine.optimizer_config import OptimizerConfig
-from trainer_core.engine.optimizers import LearningRate, build_optimizer
-from trainer_core.engine.trainer import Trainer
+from trainer_core.engine.optimizers import build_optimizer
 from trainer_core.errors import ScionError
-from trainer_core.families import registry
-
-CPU = torch.device("cpu")
-
-
-class Watched(Trainer):
-    """Keeps the gradients of each step as they are before clipping."""
-
-    def __init__(self, *given):
-        super().__init__(*given)
-        self.gradients, self.losses = [], []
-
-    def _update(self):
-        self.gradients.append({name: p.grad.clone() for name, p in self.parameters.items()})
-        super()._update()
-
-    def go(self, between=lambda: False):
-        self.train(lambda steps: self.losses.extend(steps.losses), between)
-        self.release()
-        return self
-
-
-@pytest.fixture
-def make_trainer(make_recipe):
-    """A trainer over an encoded dataset, its LoRA's B filled so that both halves have gradients."""
-
-    def make(changes=(), precision="fp32", fill=0.05):
-        stack.enter_context(isolated())
-        recipe = make_recipe(changes)
-        model = registry.load(recipe.base, torch.bfloat16 if precision == "bf16" else torch.float32)
-        scan = scan_folder(recipe.dataset)
-        dataset = Dataset(scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution)
-        assert dataset.encode(model.encoder)
-        paths = lora.targeted_modules(model.denoiser, recipe.adapter, model.family.targets)
-        lora.inject(model.denoiser, recipe.adapter, paths, recipe.run.seed)
-        numbers = torch.Generator().manual_seed(9)
-        with torch.no_grad():
-            for name, parameter in lora.parameters(model.denoiser).items():
-                if ".lora_B." in name:
-                    parameter.copy_(fill * torch.randn(parameter.shape, generator=numbers))
-        if recipe.run.gradient_checkpointing:
-            model.denoiser.enable_gradient_checkpointing()
-        return Watched(recipe, model, dataset, CPU, precision)
-
-    with ExitStack() as stack:
-        yield make
 
 
 def test_every_item_of_a_step_counts_alike_however_short_its_batch(make_trainer):
@@ -329,31 +278,3 @@ def test_leftovers_of_a_killed_writer_are_removed(make_trainer, tmp_path):
     (tmp_path / ".partial-0123" / "adapter.safetensors").write_bytes(b"half")
     assert checkpoints.latest(tmp_path, lambda text: pytest.fail(text)).step == 0
     assert not list(tmp_path.glob(".partial*"))
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"schedule": "constant"}, [1, 1, 1, 1, 1]),
-        ({"schedule": "constant_with_warmup", "warmup_steps": 2}, [0, 0.5, 1, 1, 1]),
-        ({"schedule": "linear"}, [1, 0.8, 0.6, 0.4, 0.2]),
-        ({"schedule": "cosine"}, [0.5 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]),
-        ({"schedule": "cosine_with_restarts", "cycles": 5}, [1, 1, 1, 1, 1]),
-        ({"schedule": "polynomial", "power": 2.0}, [(1 - step / 5) ** 2 for step in range(5)]),
-    ],
-    ids=lambda value: str(value.get("schedule")) if isinstance(value, dict) else "",
-)
-def test_the_learning_rate_of_a_step_depends_on_the_step_alone(settings, expected):
-    config = OptimizerConfig(learning_rate=1e-2, **settings)
-    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    rate = LearningRate(config, optimizer, total=5)
-    for step in (3, 0, 4, 1, 2):
-        assert rate.set(step) / 1e-2 == pytest.approx(expected[step], abs=1e-4)
-        assert optimizer.param_groups[0]["lr"] == rate.set(step)
-
-
-def test_a_polynomial_schedule_refuses_rates_below_the_one_that_it_ends_at():
-    config = OptimizerConfig(schedule="polynomial", learning_rate=1e-8)
-    (problem,) = config.problems("optimizer")
-    assert problem.startswith("optimizer.learning_rate: 1e-08") and "1e-07" in problem
-    assert not OptimizerConfig(schedule="polynomial", learning_rate=1e-6).problems("optimizer")

@@ -24,7 +24,7 @@ def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, st
     paths = list(module_shapes(model))
     chosen: set[str] = set()
     for entry in config.targets:
-        matched = _matching(entry, paths, presets)
+        matched = matching(entry, paths, presets)
         if not matched:
             raise BadInput(
                 f"adapter.targets: {entry!r} matches no module of this base; presets are {', '.join(presets)}, "
@@ -32,13 +32,14 @@ def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, st
             )
         chosen |= matched
     for entry in config.exclude:
-        chosen -= _matching(entry, paths, presets)
+        chosen -= matching(entry, paths, presets)
     if not chosen:
         raise BadInput("adapter.exclude: leaves no module to train; exclude less")
     return [path for path in paths if path in chosen]
 
 
-def _matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
+def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
+    """The paths that a preset, a module's name or a `re:` pattern stands for."""
     if entry in presets:
         pattern = presets[entry]
     elif entry.startswith(PATTERN):

@@ -18,7 +18,6 @@ from ..files import read_json, write_json
 from ..lora_file.safe_io import read_tensors, write_tensors
 
 FORMAT = 1
-SEPARATOR = "|"
 PARTIAL = ".partial-"
 PATIENCE = 2.0
 """Seconds for which a refused renaming is tried again."""
@@ -31,42 +30,10 @@ class Checkpoint:
     parameters: dict[str, torch.Tensor]
     """What trains, fp32, by parameter name."""
     optimizer: dict[str, Any]
-    """`pack_optimizer`'s result without its tensors."""
+    """`optimizer_state.pack`'s result without its tensors."""
     optimizer_tensors: dict[str, torch.Tensor]
     extras: dict[str, Any] = field(default_factory=dict)
     """Small numbers: the gradient scaler's, counts of skipped steps."""
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tuple[dict, dict[str, torch.Tensor]]:
-    """An optimiser's state as plain values, and its tensors by "state|parameter"; nothing is pickled.
-
-    Args:
-        names: the parameters' names in the optimiser's order.
-    """
-    state = optimizer.state_dict()
-    tensors, values = {}, {}
-    for index, entries in state["state"].items():
-        for key, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{key}{SEPARATOR}{names[index]}"] = value
-            else:
-                values.setdefault(names[index], {})[key] = value
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
-    return {"groups": groups, "values": values}, tensors
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, names: list[str], packed: dict, tensors: dict) -> None:
-    """Puts a packed state back."""
-    index = {name: number for number, name in enumerate(names)}
-    state: dict[int, dict] = {index[name]: dict(values) for name, values in packed["values"].items()}
-    for key, tensor in tensors.items():
-        entry, _, name = key.partition(SEPARATOR)
-        state.setdefault(index[name], {})[entry] = tensor
-    current = optimizer.state_dict()["param_groups"]
-    groups = [{**saved, "params": group["params"]} for saved, group in zip(packed["groups"], current, strict=True)]
-    for group in groups:
-        group.update({key: tuple(value) for key, value in group.items() if key == "betas"})
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None) -> Path:

@@ -72,7 +72,7 @@ def _about_base(recipe, model) -> dict[str, Any]:
 def _about_training(recipe) -> dict[str, Any]:
     return {
         "learning_rate": recipe.optimizer.learning_rate,
-        "optimizer": recipe.optimizer.name,
+        "optimizer": recipe.optimizer.chosen,
         "lr_scheduler": recipe.optimizer.schedule,
         "warmup_steps": recipe.optimizer.warmup_steps,
         "seed": recipe.run.seed,

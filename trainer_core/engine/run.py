@@ -21,7 +21,7 @@ from ..files import remove_partial, write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import LoraPair, Target
 from ..recipe import Recipe
-from . import checkpoints
+from . import checkpoints, optimizers, parameter_groups
 from .advice import CommandLine, memory_advice
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
@@ -95,6 +95,7 @@ class _Run:
         self.precision = pick_precision(recipe.run.precision, self.device)
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
+        optimizers.check(self.recipe.optimizer, self.device)
         source = None if model else resolve(self.recipe.base)
         scan = scan or self._scan()
         if scan is None:
@@ -103,6 +104,7 @@ class _Run:
             model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
         start = self._start_from(model, paths)
         dataset = Dataset(
             scan.items, self.recipe.dataset, self.recipe.run.seed, model.encoder.pixel_step, model.resolution
@@ -145,6 +147,7 @@ class _Run:
             BadInput: the folder holds another run, or is in use.
         """
         total = self.recipe.run.total_steps(dataset.order(self.recipe.run.batch_size).batches_per_epoch)
+        self.recipe.optimizer.decay_of(total)
         folder = RunFolder(self.place(fingerprint))
         state = folder.state()
         if state is not None and self.recipe.run.existing == "new":

@@ -175,7 +175,8 @@ class Session:
 
     def _export(self, path: Path) -> list[ReaderReport]:
         recipe, model = self.recipe, self.model
-        pairs = lora.extract(model.denoiser)
+        with self.trainer.to_use():
+            pairs = lora.extract(model.denoiser)
         alpha = next(iter(pairs.values())).alpha
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
         target = Target.of(**{model.family.component: model.denoiser})

@@ -15,12 +15,13 @@ from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
 from ..errors import ScionError
 from ..families.base import Conditioning, Model
-from . import checkpoints, objective
+from . import objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint
 from .device import MIXED, PRECISIONS
 from .events import Steps
+from .learning_rate import LearningRate
 from .meter import Meter
-from .optimizers import LearningRate, build_optimizer
+from .optimizers import build_optimizer
 
 PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""
@@ -76,12 +77,18 @@ class Trainer:
         self.order: BatchOrder = dataset.order(recipe.run.batch_size)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
-        optimizer = build_optimizer(recipe.optimizer, list(self.parameters.values()))
+        rates = parameter_groups.module_rates(recipe.optimizer, lora.layers(model.denoiser), model.family.targets)
+        groups = parameter_groups.groups(recipe.optimizer, self.parameters, rates)
+        optimizer = build_optimizer(recipe.optimizer, groups)
+        if optimizer_habits.averages(optimizer):
+            optimizer.train()
+        self._marks, self._averages = optimizer_habits.marks_non_finite(optimizer), optimizer_habits.averages(optimizer)
         self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
         self._attributes = set(vars(model.denoiser))
         self.denoiser, self.optimizer = self.accelerator.prepare(
             model.denoiser, optimizer, device_placement=[False, False]
         )
+        self._place = next(iter(self.parameters.values())).device
         self.step = 0
         """Optimiser steps done."""
         self.consistent = True
@@ -92,7 +99,7 @@ class Trainer:
     # ---- state
 
     def checkpoint(self) -> Checkpoint:
-        packed, tensors = checkpoints.pack_optimizer(self.optimizer.optimizer, list(self.parameters))
+        packed, tensors = optimizer_state.pack(self.optimizer.optimizer, self.parameters)
         extras = {"skipped": int(self._skipped[0])}
         if self.accelerator.scaler is not None:
             extras["scaler"] = self.accelerator.scaler.state_dict()
@@ -111,9 +118,8 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.parameters[name])
-        names = list(self.parameters)
-        checkpoints.unpack_optimizer(
-            self.optimizer.optimizer, names, checkpoint.optimizer, checkpoint.optimizer_tensors
+        optimizer_state.unpack(
+            self.optimizer.optimizer, self.parameters, checkpoint.optimizer, checkpoint.optimizer_tensors
         )
         if self.accelerator.scaler is not None and checkpoint.extras.get("scaler"):
             self.accelerator.scaler.load_state_dict(checkpoint.extras["scaler"])
@@ -218,13 +224,19 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         self.consistent = False
         bad = (~torch.isfinite(norm)).float()
-        if self.accelerator.scaler is None:
+        if self.accelerator.scaler is None and self._marks:
             # The fused optimiser skips its step on the device where this is 1, so that nothing waits for the answer.
             # With fp16 the gradient scaler sees to it.
             self.optimizer.optimizer.found_inf = bad
         self._skipped[0] += bad
         self._skipped[1] = (self._skipped[1] + bad) * bad
-        self.optimizer.step()
+        if self._marks:
+            self.optimizer.step()
+        # The others are asked nothing of the kind. On a GPU reading the answer waits for the backward pass: the host
+        # then sends the next step's work only after it, which costs the more the smaller the model is.
+        elif self.accelerator.scaler is not None or not bool(bad):
+            with optimizer_habits.stepping(self.recipe.optimizer.kind, self._place, self.recipe.run.seed, self.step):
+                self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.consistent = True
@@ -263,14 +275,38 @@ class Trainer:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """For previews and validation: no gradients, no dropout, the training's precision, random state put back."""
+        """For previews and validation: the weights to use, no gradients, no dropout, the training's precision, random
+        state put back."""
         training = self.model.denoiser.training
         self.model.denoiser.eval()
         try:
-            with torch.no_grad(), self.accelerator.autocast(), torch.random.fork_rng(devices=[]):
+            with (
+                torch.no_grad(),
+                self.to_use(),
+                self.accelerator.autocast(),
+                torch.random.fork_rng(devices=[]),
+            ):
                 yield
         finally:
             self.model.denoiser.train(training)
+
+    @contextmanager
+    def to_use(self) -> Iterator[None]:
+        """The trained weights as they are to be used: those that a schedule-free optimiser has averaged."""
+        optimizer = self.optimizer.optimizer
+        if not self._averages or not optimizer.state:  # before the first step there is nothing to average
+            yield
+            return
+        kept = [parameter.detach().clone() for parameter in self.parameters.values()]
+        optimizer.eval()
+        try:
+            yield
+        finally:
+            # The way back computes what it once knew, and is off by a rounding: the copies are not.
+            optimizer.train()
+            with torch.no_grad():
+                for parameter, before in zip(self.parameters.values(), kept, strict=True):
+                    parameter.copy_(before)
 
     def validate(self) -> float:
         """Mean loss over the held-out pictures: their noise and timesteps are the same at every call."""
