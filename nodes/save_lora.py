@@ -90,7 +90,9 @@ def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
     from ..trainer_core.lora_file.dialects import lora_from_tensors, lora_to_tensors
     from ..trainer_core.lora_file.hashes import hash_metadata
 
-    dtype = next(tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha"))
+    dtype = next((tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha")), None)
+    if dtype is None:
+        raise BadInput("lora: holds no matrices, so there is nothing to name anew")
     tensors = lora_to_tensors(lora_from_tensors(lora, target, metadata), dialect, target, dtype)
     return tensors, {**metadata, **hash_metadata(tensors, metadata)}
 

@@ -1,15 +1,16 @@
 """Widgets from the settings' own descriptions, and the settings' values back from what widgets hold."""
 
+import contextlib
 import functools
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from ..trainer_core import options, recipe
-from ..trainer_core.errors import BadInput
+from ..trainer_core.errors import BadInput, ScionError
 from ..trainer_core.options import Option
 from .host.api import io
 
@@ -126,6 +127,16 @@ def checked(widgets: Iterable[Widget], held: Mapping[str, Any]) -> recipe.Recipe
         return recipe.from_dict(nested(values_of(widgets, held)))
     except BadInput as error:
         raise BadInput(*(named_as_widgets(problem, widgets) for problem in error.problems)) from None
+
+
+@contextlib.contextmanager
+def said_of_widgets(widgets: Iterable[Widget]) -> Iterator[None]:
+    """What the engine says of a setting inside the block is said of the widget that holds it."""
+    try:
+        yield
+    except ScionError as error:
+        error.args = (named_as_widgets(str(error), widgets),)
+        raise
 
 
 def named_as_widgets(message: str, widgets: Iterable[Widget]) -> str:
