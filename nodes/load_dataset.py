@@ -52,6 +52,7 @@ class LoadImageCaptionDataset(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=datasets.dataset_names(),
+                    default=datasets.BUILT_IN_DATASET,
                     tooltip="A folder of pictures in ComfyUI/input, in a registered 'datasets' folder, or allowed in "
                     "the local scion.json; not read when pictures are wired",
                 ),

@@ -43,8 +43,10 @@ class LoadTrainingModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                TRAINING_MODEL.Output(display_name="training_model", tooltip="For TrainLoRA and SampleTrainingModel"),
-                io.Model.Output(display_name="model", tooltip="The same base for KSampler, ApplyLoRA or TrainLoRA"),
+                TRAINING_MODEL.Output(
+                    display_name="training_model", tooltip="For Train LoRA and Sample Training Model"
+                ),
+                io.Model.Output(display_name="model", tooltip="The same base for KSampler, Apply LoRA and Train LoRA"),
                 io.Clip.Output(display_name="clip"),
                 io.Vae.Output(display_name="vae"),
             ],
@@ -65,7 +67,7 @@ class LoadTrainingModel(io.ComfyNode):
         source = _source(base, hub_id.strip(), download)
         models = host_models(source)
         if models is None:
-            why = f"ComfyUI does not know the architecture of {base}; sample with SampleTrainingModel"
+            why = f"ComfyUI does not know the architecture of {base}; use Sample Training Model"
             models = [ExecutionBlocker(why)] * 3
         return io.NodeOutput(TrainingModel(source.base), *models)
 

@@ -64,7 +64,7 @@ class TrainLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[
-                LORA_MODEL.Output(display_name="lora", tooltip="For ApplyLoRA and SaveLoRA, ours and the host's own"),
+                LORA_MODEL.Output(display_name="lora", tooltip="For Apply LoRA and Save LoRA, ours and ComfyUI's own"),
                 LOSS_MAP.Output(display_name="loss", tooltip="The loss of each step"),
                 io.Image.Output(display_name="samples", tooltip="The pictures of the last preview"),
                 io.Image.Output(display_name="loss_plot"),
@@ -94,13 +94,14 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
     """The run's result; what it held on the device is free when this returns."""
     from ..trainer_core.engine import output, run
     from .host import memory, running
+    from .log import LogObserver
 
     base = _base(model, clip, vae, bake, observer)
     recipe = _recipe(base, dataset, config, held, start_lora)
     return run.train(
         recipe,
         lambda fingerprint: paths.run_folder(fingerprint, output.file_name(recipe)),
-        [observer],
+        [observer, LogObserver()],
         running.cancelled,
         model=base.model,
         scan=dataset.scan,

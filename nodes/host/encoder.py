@@ -43,7 +43,7 @@ class HostEncoder:
         if missing:
             raise BadInput(
                 f"{' and '.join(missing)}: not wired, or not in the checkpoint. A MODEL is trained with the CLIP and "
-                "VAE of its checkpoint: wire them to TrainLoRA (a TRAINING_MODEL brings its own)"
+                "VAE of its checkpoint: wire them to Train LoRA (a TRAINING_MODEL brings its own)"
             )
         self.clip, self.vae, self._base, self._family = clip, vae, base, family
         # Prefetching threads encode while the run previews: the host's models are not made for two at once.

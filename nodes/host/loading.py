@@ -7,6 +7,7 @@ import comfy.diffusers_load
 import comfy.sd
 import folder_paths
 
+from ...trainer_core.errors import BadInput
 from ...trainer_core.families.sources import BUILT_IN, Source
 from . import builtin
 from .weights import ATTACHMENT, Attached
@@ -35,10 +36,11 @@ def _loaded(path: Path) -> tuple | None:
             return comfy.diffusers_load.load_diffusers(str(path), embedding_directory=embeddings)
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=embeddings)
         return model, clip, vae
-    except RuntimeError as error:
-        if "model type" not in str(error):  # how the host says that it does not recognise the weights
-            raise
-        return None
+    except Exception as error:  # the host's readers raise nearly anything
+        if "model type" in str(error):  # how the host says that it does not recognise the weights
+            return None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"base: {path} cannot be loaded ({reason:.200}); is it a whole checkpoint?") from error
 
 
 def _resolution(path: Path) -> int | None:

@@ -81,8 +81,8 @@ def lora_file(name: str) -> Path:
     wrong = [p for p in parts if not re.fullmatch(rf"{NAME}{{1,120}}", p) or p.strip(". ") != p]
     if wrong:
         raise BadInput(
-            f"name: {name!r} cannot be a file's name: {wrong[0]!r}. Use letters, digits, spaces, - and _, with / for a "
-            "subfolder"
+            f"name: {name!r:.140} cannot be a file's name: {wrong[0]!r:.140}. Use at most 120 letters, digits, spaces, "
+            "- and _, with / for a subfolder"
         )
     root = Path(folder_paths.get_folder_paths("loras")[0])
     path = root.joinpath(*parts[:-1], f"{parts[-1]}.safetensors")

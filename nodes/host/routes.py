@@ -37,11 +37,13 @@ def _told(run: RunFolder) -> dict | None:
     state = run.state()
     if state is None:
         return None
+    history = metrics.read(run.metrics)
     return {
         "run": run.path.name,
         "status": state.status,
-        "step": state.step,
+        # The state is written with checkpoints only; while a run trains, its history is further.
+        "step": max([state.step, *(line["step"] for line in history[-1:])]),
         "total": state.total,
         "lora": state.lora,
-        "history": metrics.read(run.metrics),
+        "history": history,
     }

@@ -73,6 +73,13 @@ def say(text: str, node: str) -> None:
         server.send_progress_text(text, node, server.client_id)
 
 
+def announce_lora(name: str, text: str, node: str) -> None:
+    """A saved LoRA: told on the node, and to the page, whose LoRA loaders list it then."""
+    say(text, node)
+    if server := _server():
+        server.send_sync("scion.saved", {"node": node, "name": name}, server.client_id)
+
+
 def _advance(bar: comfy.utils.ProgressBar, step: int, total: int, preview: tuple | None = None) -> None:
     """The host's bar looks for a cancellation, too, and ends the node there and then; ours ends at a step's end."""
     try:
@@ -194,6 +201,19 @@ class NodeObserver:
     def _finished(self, event: Finished) -> None:
         lora = event.lora.name if event.lora else None
         self._send("finished", status=event.status, step=event.step, total=event.total, lora=lora, lines=event.lines)
+        say(_end(event, trained=self._bar is not None), self.node)
+
+
+def _end(event: Finished, trained: bool) -> str:
+    """What the node says when a run has ended."""
+    if event.status == "stopped" and event.step:
+        return f"Stopped and kept at step {event.step:,} of {event.total:,}. Run goes on from here."
+    if event.status == "stopped":
+        return "Stopped before the first step."
+    done = (
+        f"Finished: {event.total:,} steps" if trained else f"Finished before, {event.total:,} steps: nothing to train"
+    )
+    return f"{done}. In {event.lora.parent.name}" if event.lora else f"{done}."
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A finished run that is asked for with other previews or another way to write: nothing is trained, what differs is made."""
+"""A finished run that is asked for with other previews or another file: nothing is trained, what differs is made."""
 
 import shutil
 
