@@ -23,7 +23,7 @@ LOOKED_AT_MOST = 2000
 """So many entries of a folder, and of what is in it, are looked at to find a picture among them."""
 DEPTH = 3
 """Levels below a root at which pictures are looked for: `my-data/train/10_dog` has them at the third."""
-LISTED_FOR = 2.0
+LISTED_FOR = 0.5
 """Seconds for which a listing holds: the host asks for it several times at every queue."""
 LOCAL_SETTINGS = "scion.json"
 """In the host's user directory, where its web interface cannot write: {"datasets": ["/folders/that/are/allowed"]}."""
