@@ -54,6 +54,10 @@ class LoraModel(dict):
         self.target = target
         """The shapes of the model it was trained on, by which its keys can be named anew."""
 
+    def __repr__(self) -> str:
+        # The host prints a node's inputs when it fails.
+        return f"LoraModel({self.name!r}, {len(self)} tensors)"
+
 
 def digest_of(tensors: Mapping[str, "torch.Tensor"]) -> str:
     """SHA-256, in hexadecimal, over names, shapes and bytes: the same for the same LoRA, whoever holds it."""

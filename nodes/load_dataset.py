@@ -52,6 +52,7 @@ class LoadImageCaptionDataset(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=datasets.dataset_names(),
+                    default=datasets.BUILT_IN_DATASET,
                     tooltip="A folder of pictures in ComfyUI/input, in a registered 'datasets' folder, or allowed in "
                     "the local scion.json; not read when pictures are wired",
                 ),
@@ -102,7 +103,7 @@ class LoadImageCaptionDataset(io.ComfyNode):
     def execute(cls, folder, images=None, captions=None, **held):
         from ..trainer_core.data.scan import scan_folder, scan_memory
         from ..trainer_core.errors import BadInput
-        from .host.running import Watch, cancelled, end_if_cancelled
+        from .host.running import Watch, cancelled, end
 
         asked = checked(WIDGETS, {name: values[0] for name, values in held.items()}).dataset
         config = dataclasses.replace(asked, cache_path=str(paths.encoded_cache()))
@@ -114,7 +115,7 @@ class LoadImageCaptionDataset(io.ComfyNode):
             config = dataclasses.replace(config, path=str(datasets.dataset_folder(folder[0])))
             scan = scan_folder(config, watch, cancelled)
         if scan.stopped:
-            end_if_cancelled()
+            end()
         if scan.problems:
             raise BadInput(*scan.problems)
         sheet, report = _shown(scan, config)

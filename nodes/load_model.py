@@ -1,10 +1,11 @@
 """LoadTrainingModel: a base for training, and the same base for the host's own nodes."""
 
+from ..trainer_core.errors import BadInput
+from ..trainer_core.families.sources import BUILT_IN, Source, is_hub_id, resolve
 from .edges import TrainingModel
 from .host import paths
 from .host.api import TRAINING_MODEL, ExecutionBlocker, io
 
-BUILT_IN = "scion-tiny"
 FOLDER = "diffusers/"
 HUB = "Hugging Face id (below)"
 
@@ -12,7 +13,6 @@ HUB = "Hugging Face id (below)"
 class LoadTrainingModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        names = [BUILT_IN, *paths.checkpoint_names(), *(FOLDER + name for name in paths.diffusers_names()), HUB]
         return io.Schema(
             node_id="ScionLoadTrainingModel",
             display_name="Load Training Model",
@@ -23,8 +23,8 @@ class LoadTrainingModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "base",
-                    options=names,
-                    default=BUILT_IN,
+                    options=_names(),
+                    default=next(iter(BUILT_IN)),
                     tooltip="scion-tiny is built in: it draws coloured shapes, 96×96 pixels, and trains on any machine",
                 ),
                 io.String.Input(
@@ -43,8 +43,10 @@ class LoadTrainingModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                TRAINING_MODEL.Output(display_name="training_model", tooltip="For TrainLoRA and SampleTrainingModel"),
-                io.Model.Output(display_name="model", tooltip="The same base for KSampler, ApplyLoRA or TrainLoRA"),
+                TRAINING_MODEL.Output(
+                    display_name="training_model", tooltip="For Train LoRA and Sample Training Model"
+                ),
+                io.Model.Output(display_name="model", tooltip="The same base for KSampler, Apply LoRA and Train LoRA"),
                 io.Clip.Output(display_name="clip"),
                 io.Vae.Output(display_name="vae"),
             ],
@@ -52,27 +54,40 @@ class LoadTrainingModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, base=None, hub_id=None):
-        if base == HUB and hub_id is not None and not hub_id.strip():
-            return "hub_id: is empty; write owner/name, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
-        if base is not None and base not in cls.define_schema().inputs[0].options:
+        if base == HUB and hub_id is not None and not is_hub_id(hub_id.strip()):
+            return f"hub_id: {hub_id!r} is no owner/name, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        if base is not None and base not in _names():
             return f"base: {base!r} is not on this machine; put it into ComfyUI's checkpoints or diffusers folder"
         return True
 
     @classmethod
     def execute(cls, base, hub_id="", download=False):
-        from ..trainer_core.families.sources import resolve
         from .host.loading import host_models
 
-        if base == HUB:
-            named = hub_id.strip()
-        elif base.startswith(FOLDER) and base.removeprefix(FOLDER) in paths.diffusers_names():
-            named = str(paths.diffusers_folder(base.removeprefix(FOLDER)))
-        else:
-            named = base if base == BUILT_IN else paths.checkpoint(base)
-        source = resolve(named, download=download and base == HUB)
-        models = host_models(named, source.path)
+        source = _source(base, hub_id.strip(), download)
+        models = host_models(source)
         if models is None:
-            models = [
-                ExecutionBlocker(f"ComfyUI does not know the architecture of {base}; sample with SampleTrainingModel")
-            ] * 3
-        return io.NodeOutput(TrainingModel(named), *models)
+            why = f"ComfyUI does not know the architecture of {base}; use Sample Training Model"
+            models = [ExecutionBlocker(why)] * 3
+        return io.NodeOutput(TrainingModel(source.base), *models)
+
+
+def _names() -> list[str]:
+    return [*BUILT_IN, *paths.checkpoint_names(), *(FOLDER + name for name in paths.diffusers_names()), HUB]
+
+
+def _source(base: str, hub_id: str, download: bool) -> Source:
+    """
+    Raises:
+        BadInput: it is not on this machine.
+    """
+    if base in BUILT_IN:
+        return resolve(base)
+    if base == HUB:
+        # A workflow must not be able to name any path on this machine here.
+        if not is_hub_id(hub_id):
+            raise BadInput(f"hub_id: {hub_id!r} is no owner/name of a Hugging Face model")
+        return resolve(hub_id, download=download)
+    if base.startswith(FOLDER) and base.removeprefix(FOLDER) in paths.diffusers_names():
+        return resolve(str(paths.diffusers_folder(base.removeprefix(FOLDER))))
+    return resolve(paths.checkpoint(base))

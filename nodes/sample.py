@@ -1,7 +1,7 @@
 """SampleTrainingModel: pictures by the engine itself, for bases that the host's samplers do not know."""
 
 from .host.api import LORA_MODEL, TRAINING_MODEL, io
-from .widgets import Widget, checked
+from .widgets import Widget, checked, said_of_widgets
 
 WIDGETS = [
     Widget("prompts", "preview.prompts"),
@@ -55,10 +55,10 @@ class SampleTrainingModel(io.ComfyNode):
             raise BadInput("prompts: is empty; write one prompt a line")
         memory.release()
         watch = running.Watch(cls.hidden.unique_id, "Step")
-        with memory.ours():
+        with memory.ours(), said_of_widgets(WIDGETS):
             loaded = sampler.load_for_sampling(model.base, lora, strength, str(memory.device()))
             size = config.width or loaded.resolution, config.height or loaded.resolution
             pictures = sampling.draw(loaded, config.prompts, config, *size, should_stop=running.cancelled, watch=watch)
         if pictures is None:
-            running.end_if_cancelled()
+            running.end()
         return io.NodeOutput(pictures)

@@ -1,5 +1,6 @@
 """SaveLoRA: a LoRA into the host's loras folder."""
 
+import logging
 from pathlib import Path
 
 from ..trainer_core import recipe
@@ -7,6 +8,8 @@ from ..trainer_core.errors import BadInput
 from .edges import digest_of
 from .host import paths
 from .host.api import LORA_MODEL, io
+
+log = logging.getLogger("scion")
 
 AS_IT_IS = "as it is"
 NUMBER, OVERWRITE, ERROR = "add a number", "overwrite", "error"
@@ -48,6 +51,7 @@ class SaveLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="lora_name", tooltip="As the LoRA loaders list it")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -61,6 +65,7 @@ class SaveLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, lora, name="", existing=NUMBER, dialect=AS_IT_IS):
         from ..trainer_core.lora_file.safe_io import write_tensors
+        from .host.running import announce_lora
 
         wanted = paths.lora_file(name.strip() or getattr(lora, "name", "") or "lora")
         tensors, metadata = _named(lora, dialect)
@@ -69,7 +74,10 @@ class SaveLoRA(io.ComfyNode):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(path, tensors, metadata)
         listed = paths.lora_listed(path)
-        return io.NodeOutput(listed, ui={"text": [f"{'Already there' if there else 'Saved'}: {listed}"]})
+        said = f"{'Already there' if there else 'Saved'}: {listed}"
+        announce_lora(listed, said, cls.hidden.unique_id)
+        log.info("Scion: %s", said)
+        return io.NodeOutput(listed, ui={"text": [said]})
 
 
 def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
@@ -90,7 +98,9 @@ def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
     from ..trainer_core.lora_file.dialects import lora_from_tensors, lora_to_tensors
     from ..trainer_core.lora_file.hashes import hash_metadata
 
-    dtype = next(tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha"))
+    dtype = next((tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha")), None)
+    if dtype is None:
+        raise BadInput("lora: holds no matrices, so there is nothing to name anew")
     tensors = lora_to_tensors(lora_from_tensors(lora, target, metadata), dialect, target, dtype)
     return tensors, {**metadata, **hash_metadata(tensors, metadata)}
 

@@ -1,8 +1,7 @@
 """TrainLoRA: a run of the engine inside the graph."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 from .edges import LoraModel, TrainingModel, digest_of
@@ -18,7 +17,7 @@ from .host.api import (
 )
 from .load_dataset import WIDGETS as OF_DATASET
 from .train_config import WIDGETS as OF_CONFIG
-from .widgets import Widget, named_as_widgets, nested, values_of
+from .widgets import Widget, nested, said_of_widgets, values_of
 
 WIDGETS = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
 """Workflows store widget values by their position: new ones go to the end, behind `patched_model` too."""
@@ -65,7 +64,7 @@ class TrainLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[
-                LORA_MODEL.Output(display_name="lora", tooltip="For ApplyLoRA and SaveLoRA, ours and the host's own"),
+                LORA_MODEL.Output(display_name="lora", tooltip="For Apply LoRA and Save LoRA, ours and ComfyUI's own"),
                 LOSS_MAP.Output(display_name="loss", tooltip="The loss of each step"),
                 io.Image.Output(display_name="samples", tooltip="The pictures of the last preview"),
                 io.Image.Output(display_name="loss_plot"),
@@ -76,39 +75,54 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
-        from ..trainer_core.engine import output, run
         from .host import memory, running
 
         observer = running.NodeObserver(cls.hidden.unique_id)
-        with memory.ours(), running.notes_shown(), _named_as_widgets():
-            base = _base(model, clip, vae, patched_model == BAKE, observer)
-            recipe = _recipe(base, dataset, config, held, start_lora)
-            result = run.train(
-                recipe,
-                lambda fingerprint: paths.run_folder(fingerprint, output.file_name(recipe)),
-                [observer],
-                running.cancelled,
-                model=base.model,
-                scan=dataset.scan,
-                advice=Queue(),
-                device=memory.device(),
-            )
-            memory.release()
+        with memory.ours(), running.notes_shown(), said_of_widgets([*WIDGETS, *OF_CONFIG, *OF_DATASET]):
+            try:
+                result = _trained(observer, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)
+            finally:
+                memory.release()
+        if result.status == "stopped":
+            running.end()
         # Also at the very end: a finished run is returned at once when it is queued again.
         running.end_if_cancelled()
         return _outputs(result)
 
 
-class Queue:
+def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake: bool):
+    """The run's result; what it held on the device is free when this returns."""
+    from ..trainer_core.engine import output, run
+    from .host import memory, running
+    from .log import LogObserver
+
+    base = _base(model, clip, vae, bake, observer)
+    recipe = _recipe(base, dataset, config, held, start_lora)
+    return run.train(
+        recipe,
+        lambda fingerprint: paths.run_folder(fingerprint, output.file_name(recipe)),
+        [observer, LogObserver()],
+        running.cancelled,
+        model=base.model,
+        scan=dataset.scan,
+        advice=InTheGraph(recipe.run.existing),
+        device=memory.device(),
+    )
+
+
+class InTheGraph:
     """What a person in the graph is told; the command line's counterpart is `engine.advice.CommandLine`."""
 
-    def go_on(self, recipe: Path) -> str:
-        return "Queue the workflow again to go on."
+    def __init__(self, existing: str):
+        self._existing = existing
 
-    def begin_with(self, recipe: Path, changes) -> str:
-        shown = {widget.setting: widget.id for widget in OF_CONFIG}
-        said = [f"{shown[name]} to {value}" for name, value in changes.items() if name in shown]
-        return f"set {' and '.join(said)}, and queue again"
+    def go_on(self, recipe: Path) -> str:
+        if self._existing == "resume":
+            return "Queue the workflow again to go on."
+        return "Set existing to 'resume' and queue the workflow again to go on."
+
+    def begin_lower(self, recipe: Path, rate: str, start: Mapping[str, str]) -> str:
+        return f"Begin anew with a lower learning rate: set learning_rate to {rate} and queue again."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +164,6 @@ def _recipe(base: _Base, dataset, config, held, start_lora):
     values = nested(asked)
     values["dataset"], values["base"] = dataclasses.asdict(dataset.config), base.name
     return recipe.from_dict(values)
-
-
-@contextlib.contextmanager
-def _named_as_widgets() -> Iterator[None]:
-    """What the engine says of a setting, said of the widget that holds it."""
-    from ..trainer_core.errors import ScionError
-
-    try:
-        yield
-    except ScionError as error:
-        error.args = (named_as_widgets(str(error), [*WIDGETS, *OF_CONFIG, *OF_DATASET]),)
-        raise
 
 
 def _written(lora) -> Path:

@@ -1,20 +1,23 @@
 """Widgets from the settings' own descriptions, and the settings' values back from what widgets hold."""
 
+import contextlib
 import functools
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from ..trainer_core import options, recipe
-from ..trainer_core.errors import BadInput
+from ..trainer_core.errors import BadInput, ScionError
 from ..trainer_core.options import Option
 from .host.api import io
 
 EXACT = 2**53 - 1
 """The largest whole number that a browser keeps exactly."""
+
+NOBODY_MEETS = 10**5
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,21 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def tooltip(option: Option) -> str:
     """Help, unit and range of a setting in one text."""
-    parts = [option.help]
-    if option.range and not option.choices:
-        parts.append(f"({option.range}{' ' + option.unit if option.unit else ''})")
-    elif option.unit and not option.choices:
-        parts.append(f"({option.unit})")
-    if option.type == float | None:
-        parts.append("0 = empty.")
-    elif not option.separated:
+    help = option.help.replace("Empty =", "0 =") if option.type == float | None else option.help
+    parts = [help] + ([f"({_told_range(option)})"] if _told_range(option) else [])
+    if not option.separated:
         parts.append("One a line.")
-    return " ".join(parts)
+    return (". " if not option.separated and help[-1] not in ".)" else " ").join(parts)
+
+
+def _told_range(option: Option) -> str:
+    """The range with its unit; bounds that nobody meets are left out."""
+    if option.choices:
+        return ""
+    span = option.range
+    if option.high is not None and option.high >= NOBODY_MEETS:
+        span = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
+    return " ".join(filter(None, (span, option.unit)))
 
 
 def checked(widgets: Iterable[Widget], held: Mapping[str, Any]) -> recipe.Recipe:
@@ -126,6 +134,16 @@ def checked(widgets: Iterable[Widget], held: Mapping[str, Any]) -> recipe.Recipe
         return recipe.from_dict(nested(values_of(widgets, held)))
     except BadInput as error:
         raise BadInput(*(named_as_widgets(problem, widgets) for problem in error.problems)) from None
+
+
+@contextlib.contextmanager
+def said_of_widgets(widgets: Iterable[Widget]) -> Iterator[None]:
+    """What the engine says of a setting inside the block is said of the widget that holds it."""
+    try:
+        yield
+    except ScionError as error:
+        error.args = (named_as_widgets(str(error), widgets),)
+        raise
 
 
 def named_as_widgets(message: str, widgets: Iterable[Widget]) -> str:

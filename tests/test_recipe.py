@@ -212,3 +212,17 @@ def test_a_recipe_is_written_and_read_back_after_its_ending(tmp_path, ending):
     assert recipe.read(tmp_path / f"mine.{ending}") == made
     with pytest.raises(BadInput, match="json or .toml"):
         recipe.write(made, tmp_path / "mine.yaml")
+
+
+def test_a_setting_that_is_new_does_not_make_another_run_of_those_before_it(monkeypatch):
+    before = recipe.Recipe().fingerprint("model", "data", "fp32")
+    known = recipe.Recipe.decisive
+
+    def with_one_more(self, precision):
+        return {**known(self, precision), "adapter.future": 0.0}
+
+    more = recipe.settings()["adapter.dropout"]
+    settings = recipe.settings()
+    monkeypatch.setattr(recipe, "settings", lambda: settings | {"adapter.future": more})
+    monkeypatch.setattr(recipe.Recipe, "decisive", with_one_more)
+    assert recipe.Recipe().fingerprint("model", "data", "fp32") == before

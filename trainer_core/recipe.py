@@ -83,11 +83,15 @@ class Recipe:
     def fingerprint(self, model: str, dataset: str, precision: str) -> str:
         """Equal for runs that train the same weights.
 
+        Settings at their defaults do not count, so that a run of today is the same when there are more settings.
+
         Args:
             model, dataset: the base's identity and the scan's fingerprint.
             precision: as for `decisive`.
         """
-        said = json.dumps([VERSION, model, dataset, self.decisive(precision)], sort_keys=True)
+        usual = {name: described.default for name, described in settings().items() if name != "run.precision"}
+        chosen = {name: v for name, v in self.decisive(precision).items() if name not in usual or v != usual[name]}
+        said = json.dumps([VERSION, model, dataset, chosen], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:

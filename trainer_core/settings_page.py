@@ -48,6 +48,8 @@ def _facts(described: Option) -> list[str]:
 
 
 def _range(described: Option) -> str:
+    if not described.separated:
+        return "several: a JSON list"
     return f"{described.range} {described.unit}".strip()
 
 

@@ -16,7 +16,7 @@ def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tup
     """
     _refuse_foreign(model, clip, lora)
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, dict(lora), strength_model, strength_clip)
-    return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to ApplyLoRA")
+    return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to Apply LoRA (Scion)")
 
 
 def _refuse_foreign(model, clip, lora) -> None:

@@ -14,7 +14,6 @@ from comfy import sd1_clip
 from safetensors.torch import load_file
 
 from ...trainer_core.assets import SCION_TINY
-from .weights import ATTACHMENT, Attached
 
 
 def scion_tiny() -> tuple:
@@ -68,7 +67,6 @@ def _model(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     )
     # By this the host's own training node gets a copy with weights of its own.
     patcher.cached_patcher_init = (_model, ())
-    patcher.set_attachments(ATTACHMENT, Attached("scion-tiny", config["sample_size"] * 8))
     return patcher
 
 

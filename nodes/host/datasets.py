@@ -1,74 +1,136 @@
 """The datasets that a workflow may name: folders of pictures under roots that are allowed on this machine."""
 
+import hashlib
+import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
 
 from ...trainer_core.assets import EXAMPLE_DATASET
-from ...trainer_core.data.layout import TABLES
+from ...trainer_core.data.layout import CAPTION_ENDINGS, TABLES
 from ...trainer_core.data.pictures import ENDINGS
 from ...trainer_core.errors import BadInput
 
 BUILT_IN_DATASET = "scion-example (built in)"
 DATASETS_MOST = 1000
-"""So many folders are listed; from more nobody can choose."""
-LOOKED_AT_MOST = 200
-"""So many entries of a folder are looked at to find a picture among them."""
+"""So many folders are listed; from more nobody can choose. Others can still be named."""
+LOOKED_AT_MOST = 2000
+"""So many entries of a folder, and of what is in it, are looked at to find a picture among them."""
+DEPTH = 3
+"""Levels below a root at which pictures are looked for: `my-data/train/10_dog` has them at the third."""
+LISTED_FOR = 0.5
+"""Seconds for which a listing holds: the host asks for it several times at every queue."""
 LOCAL_SETTINGS = "scion.json"
 """In the host's user directory, where its web interface cannot write: {"datasets": ["/folders/that/are/allowed"]}."""
+
+_listing: tuple[float, list[str]] = (float("-inf"), [])
 
 
 def dataset_names() -> list[str]:
     """What the dataset node offers: folders of pictures under the allowed roots, and the built-in example."""
-    return [*_datasets(), BUILT_IN_DATASET]
+    global _listing
+    if time.monotonic() - _listing[0] > LISTED_FOR:
+        _listing = time.monotonic(), _names()
+    return [*_listing[1], BUILT_IN_DATASET]
 
 
 def dataset_folder(name: str) -> Path:
-    """
+    """The folder of that name in the first root that has it; it need not be listed.
+
     Raises:
-        BadInput: it is none of the names that are offered.
+        BadInput: there is none, or it is no name of a folder below a root.
     """
     if name == BUILT_IN_DATASET:
         return EXAMPLE_DATASET
-    found = _datasets().get(name)
-    if found is None:
-        _allowed_locally()  # if that file cannot be read, this is what to say
-        roots = ", ".join(str(root) for root in _dataset_roots())
-        raise BadInput(
-            f"folder: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
-            f"allowed by a 'datasets' entry in extra_model_paths.yaml or in {_local_settings()}"
-        )
-    return found
+    parts = name.split("/")
+    inside = len(parts) <= 2 and not any(part.startswith(".") or not _is_name(part) for part in parts)
+    for root in _dataset_roots():
+        if inside and os.path.isdir(root.joinpath(*parts)):
+            return root.joinpath(*parts)
+    _allowed_locally()  # if that file cannot be read, this is what to say
+    roots = ", ".join(str(root) for root in _dataset_roots())
+    raise BadInput(
+        f"folder: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
+        f"allowed by a 'datasets' entry in extra_model_paths.yaml or in {_local_settings()}"
+    )
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when a file of the dataset is added, removed or written; cheap, because it is asked at every queue."""
-    said = []
+    """Changes when a picture or caption is added, removed or written; cheap, because it is asked at every queue.
+
+    A hash, because the host writes it, as part of the graph, into every picture that the graph saves.
+    """
+    digest = hashlib.sha256()
     for place, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
+            if name.startswith(".") or not (name.lower().endswith((*ENDINGS, *CAPTION_ENDINGS)) or name in TABLES):
+                continue
             path = os.path.join(place, name)
             try:
                 status = os.stat(path)
             except OSError:  # a dangling link: the scan will say so
                 continue
-            said.append([os.path.relpath(path, folder), status.st_size, status.st_mtime_ns])
-    return json.dumps(said)
+            said = [os.path.relpath(path, folder), status.st_size, status.st_mtime_ns]
+            digest.update(json.dumps(said).encode())
+    return digest.hexdigest()
 
 
-def _datasets() -> dict[str, Path]:
-    """Folders by name; the first root wins, as with the host's models."""
-    found: dict[str, Path] = {}
+def _is_name(part: str) -> bool:
+    return bool(part) and Path(part).name == part and not set(part) & set("\\:\0")
+
+
+def _names() -> list[str]:
+    found: dict[str, None] = {}
     for root in _dataset_roots():
-        for name, path in _folders_in(root):
+        for name in _names_in(root):
             if len(found) == DATASETS_MOST:
-                return found
-            found.setdefault(name, path)
-    return found
+                return list(found)
+            found.setdefault(name)
+    return list(found)
+
+
+def _names_in(root: Path) -> Iterator[str]:
+    """Folders with pictures, at the root and one level below: "dog", "people/alice"."""
+    for folder in _subfolders(root):
+        if _has_pictures(folder, DEPTH):
+            yield folder.name
+            yield from (f"{folder.name}/{sub.name}" for sub in _subfolders(folder) if _has_pictures(sub, DEPTH - 1))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            few = itertools.islice(entries, 10 * LOOKED_AT_MOST)
+            return sorted(Path(entry.path) for entry in few if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _has_pictures(folder: Path, depth: int) -> bool:
+    """Whether there is a picture in a folder or in what is in it, as far as a bounded look can tell."""
+    waiting, left = [(folder, depth)], LOOKED_AT_MOST
+    while waiting:
+        place, levels = waiting.pop(0)
+        try:
+            with os.scandir(place) as entries:
+                for entry in itertools.islice(entries, left):
+                    left -= 1
+                    if entry.name.lower().endswith(ENDINGS) or entry.name in TABLES:
+                        return True
+                    if levels > 1 and not entry.name.startswith(".") and entry.is_dir():
+                        waiting.append((Path(entry.path), levels - 1))
+        except OSError:
+            continue
+    return False
+
+
+# ---- roots
 
 
 def _dataset_roots() -> list[Path]:
@@ -95,35 +157,6 @@ def _allowed_locally() -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}} ({error})') from None
     # A single path instead of a list would be taken apart into letters, of which "/" allows everything.
-    if not isinstance(folders, list) or not all(isinstance(folder, str) and folder.strip() for folder in folders):
+    if not isinstance(folders, list) or not all(isinstance(f, str) and Path(f).is_absolute() for f in folders):
         raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}}, got {folders!r:.200}')
     return folders
-
-
-def _folders_in(root: Path) -> Iterator[tuple[str, Path]]:
-    """Folders with pictures, at the root and one level below: ("dog", …), ("people/alice", …)."""
-    for folder in _subfolders(root):
-        inner = [sub for sub in _subfolders(folder) if _has_pictures(sub)]
-        if inner or _has_pictures(folder):
-            yield folder.name, folder
-        for sub in inner:
-            yield f"{folder.name}/{sub.name}", sub
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
-        return []
-
-
-def _has_pictures(folder: Path) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            for _, entry in zip(range(LOOKED_AT_MOST), entries, strict=False):
-                if entry.name.lower().endswith(ENDINGS) or entry.name in TABLES:
-                    return True
-    except OSError:
-        return False
-    return False

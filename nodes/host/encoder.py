@@ -1,5 +1,7 @@
 """The host's CLIP and VAE behind the engine's encoder: what the graph has wired encodes captions and pictures."""
 
+import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +12,13 @@ from ...trainer_core.errors import BadInput
 from ...trainer_core.families.base import Conditioning, Family
 from ...trainer_core.families.identities import hash_of
 from . import memory
+from .originals import identity
 
 PROBE_CAPTION = "a red ball on green grass, evening light, 35mm photograph"
 PROBE_SIDE = 64
 PROJECTIONS = 8
+EMBEDDING = re.compile(r"(^|\s)embedding:")
+"""Where the host's tokenizer looks for a textual inversion."""
 
 
 class HostEncoder:
@@ -37,24 +42,27 @@ class HostEncoder:
         missing = [name for name, part in (("clip", clip), ("vae", vae)) if part is None]
         if missing:
             raise BadInput(
-                f"{' and '.join(missing)}: not wired. A MODEL is trained with the CLIP and VAE of its checkpoint: wire "
-                "them to TrainLoRA (a TRAINING_MODEL brings its own)"
+                f"{' and '.join(missing)}: not wired, or not in the checkpoint. A MODEL is trained with the CLIP and "
+                "VAE of its checkpoint: wire them to Train LoRA (a TRAINING_MODEL brings its own)"
             )
         self.clip, self.vae, self._base, self._family = clip, vae, base, family
+        # Prefetching threads encode while the run previews: the host's models are not made for two at once.
+        self._alone = threading.RLock()
         self.pixel_step = vae.spacial_compression_encode()
         self._empty: Conditioning | None = None
-        self.identity = self._probed()
+        self.identity = self._identified()
 
     def to(self, device: torch.device | str) -> "HostEncoder":
         if torch.device(device).type == "cpu":
-            memory.release()
+            with self._alone:
+                memory.release()
         return self
 
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
-        return memory.own(_whole(lambda: self._base.process_latent_in(self.vae.encode(pixels))))
+        return memory.own(self._whole(lambda: self._base.process_latent_in(self.vae.encode(pixels))))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return memory.own(_whole(lambda: self.vae.decode(self._base.process_latent_out(latents)))).clamp(0, 1)
+        return memory.own(self._whole(lambda: self.vae.decode(self._base.process_latent_out(latents)))).clamp(0, 1)
 
     def encode_captions(self, captions: list[str]) -> list[Conditioning]:
         if self._empty is None:
@@ -67,20 +75,48 @@ class HostEncoder:
         return self._family.stack(entries, self._empty)
 
     def _encoded(self, caption: str) -> Conditioning:
+        if EMBEDDING.search(caption):
+            raise BadInput(
+                f"caption {caption[:80]!r}: holds 'embedding:', by which the host would put a textual inversion in its "
+                "place; leave it out"
+            )
         # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
         tokens = self.clip.tokenize(caption, disable_weights=True)
-        (text, extras), *_ = _whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
+        (text, extras), *_ = self._whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
         told = {"text": text[0], "pooled": extras.get("pooled_output")}
         return {name: memory.own(told[name]) for name in self._family.conditioned_on}
 
-    def _probed(self) -> str:
-        """What the encoders make of a caption and a picture: clip-skip, LoRAs and replaced parts included."""
+    def _whole(self, call: Callable[[], Any]) -> Any:
+        """What a part of the host answers, called as the host calls it.
+
+        Its layers end in the midst of the work when the user cancels. A run that is torn there could not come to its
+        own end, so the work, one picture or caption, is done once more and the cancellation waits until the run looks
+        for it. Who cancels again meanwhile wants it to end here.
+        """
+        with self._alone, torch.inference_mode():
+            try:
+                return call()
+            except comfy.model_management.InterruptProcessingException:  # raising it has taken the request back
+                try:
+                    return call()
+                finally:
+                    comfy.model_management.interrupt_current_processing(True)
+
+    def _identified(self) -> str:
+        """By weights and patches, clip-skip included; a part whose weights are not plain numbers by what it makes of a
+        probe, whose last bits may differ from one machine to the next."""
+        latents, told = self._probed()
+        self._check(latents, told)
+        text = identity(self.clip.patcher) or {name: _signature(tensor) for name, tensor in told.items()}
+        settings = [self.clip.layer_idx, sorted(self.clip.tokenizer_options.items())]
+        return hash_of(text, settings, identity(self.vae.patcher) or _signature(latents))
+
+    def _probed(self) -> tuple[torch.Tensor, Conditioning]:
+        """What the encoders make of a picture and a caption."""
         ramp = torch.linspace(0, 1, PROBE_SIDE)
         across, down = ramp.expand(PROBE_SIDE, -1), ramp[:, None].expand(-1, PROBE_SIDE)
         picture = torch.stack([across, down, across.flip(1) * down], -1)
-        latents, told = self.encode_pictures(picture[None]), self._encoded(PROBE_CAPTION)
-        self._check(latents, told)
-        return hash_of(_signature(latents), {name: _signature(tensor) for name, tensor in told.items()})
+        return self.encode_pictures(picture[None]), self._encoded(PROBE_CAPTION)
 
     def _check(self, latents: torch.Tensor, told: Conditioning) -> None:
         """That CLIP and VAE are those of the model's kind, as far as sizes tell."""
@@ -92,25 +128,6 @@ class HostEncoder:
             raise BadInput(
                 f"clip: gives text states of width {width}, the model takes {wanted}; wire the CLIP of its checkpoint"
             )
-
-
-def _whole(call: Callable[[], Any]) -> Any:
-    """What a part of the host answers, called as the host calls it.
-
-    Its layers end in the midst of the work when the user cancels. A run that is torn there could not come to its own
-    end, so the work, one picture or caption, is done again and the cancellation waits until the run looks for it.
-    """
-    cancelled = False
-    while True:
-        try:
-            with torch.inference_mode():
-                answer = call()
-            break
-        except comfy.model_management.InterruptProcessingException:
-            cancelled = True  # raising it has taken the request back
-    if cancelled:
-        comfy.model_management.interrupt_current_processing(True)
-    return answer
 
 
 def _signature(tensor: torch.Tensor) -> list[float]:

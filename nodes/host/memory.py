@@ -9,9 +9,13 @@ import torch
 
 def release() -> None:
     """Takes every model of the host off the device, and patches out of its weights; it loads them again as needed."""
+    management = comfy.model_management
     with torch.inference_mode():
-        comfy.model_management.unload_all_models()
-        comfy.model_management.soft_empty_cache()
+        management.unload_all_models()
+        # Where there is a GPU, the host does not count the CPU among the devices that it unloads.
+        management.free_memory(1e30, torch.device("cpu"))
+        management.reset_cast_buffers()
+        management.soft_empty_cache()
 
 
 def device() -> torch.device:

@@ -7,6 +7,9 @@ import folder_paths
 
 from ...trainer_core.errors import BadInput
 
+NAME = r'[^/\\\x00-\x1f<>:"|?*]'
+"""A character that a file's name may have on every system."""
+
 
 def checkpoint_names() -> list[str]:
     return folder_paths.get_filename_list("checkpoints")
@@ -17,7 +20,7 @@ def checkpoint(name: str) -> str:
 
 
 def diffusers_names() -> list[str]:
-    """Folders with a model_index.json under the host's `diffusers` roots, by their path below them."""
+    """Folders with a model_index.json in the host's `diffusers` folders."""
     return list(_diffusers())
 
 
@@ -26,9 +29,10 @@ def diffusers_folder(name: str) -> Path:
     Raises:
         BadInput: there is no such folder.
     """
-    if name in _diffusers():
-        return _diffusers()[name]
-    raise BadInput(f"base: {name!r} is no folder with a model_index.json under the host's 'diffusers' folders")
+    found = _diffusers().get(name)
+    if found is None:
+        raise BadInput(f"base: {name!r} is no folder with a model_index.json in the host's 'diffusers' folders")
+    return found
 
 
 def _diffusers() -> dict[str, Path]:
@@ -58,7 +62,7 @@ def run_folder(fingerprint: str, name: str) -> Path:
 
 def run_by_id(run: str) -> Path | None:
     """The folder of a run by its id, which is the folder's name; None if there is none."""
-    if not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", run) or run in (".", ".."):
+    if not re.fullmatch(rf"{NAME}{{1,200}}", run) or run in (".", ".."):
         return None
     folder = runs() / run
     return folder if (folder / "run.json").is_file() else None
@@ -74,11 +78,11 @@ def lora_file(name: str) -> Path:
         BadInput: it leads out of the folder, or cannot be a file's name.
     """
     parts = re.split(r"[/\\]", name.strip().removesuffix(".safetensors"))
-    wrong = [p for p in parts if not re.fullmatch(r'[^\x00-\x1f<>:"|?*]{1,120}', p) or p.strip(". ") != p]
+    wrong = [p for p in parts if not re.fullmatch(rf"{NAME}{{1,120}}", p) or p.strip(". ") != p]
     if wrong:
         raise BadInput(
-            f"name: {name!r} cannot be a file's name: {wrong[0]!r}. Use letters, digits, spaces, - and _, with / for a "
-            "subfolder"
+            f"name: {name!r:.140} cannot be a file's name: {wrong[0]!r:.140}. Use at most 120 letters, digits, spaces, "
+            "- and _, with / for a subfolder"
         )
     root = Path(folder_paths.get_folder_paths("loras")[0])
     path = root.joinpath(*parts[:-1], f"{parts[-1]}.safetensors")

@@ -1,9 +1,10 @@
 """A node while it works: whether the user has cancelled, what the page hears, what the node shows."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import comfy.model_management
 import comfy.utils
@@ -32,6 +33,11 @@ INTERVAL = 0.1
 """Seconds between two messages about steps: a fast run must not flood the page."""
 
 
+def _server() -> PromptServer | None:
+    """None where the host's code runs without its server."""
+    return getattr(PromptServer, "instance", None)
+
+
 def cancelled() -> bool:
     """Whether the user has asked to stop; the host is not told that we know."""
     return comfy.model_management.processing_interrupted()
@@ -40,6 +46,12 @@ def cancelled() -> bool:
 def end_if_cancelled() -> None:
     """Ends the node as the host expects of a cancelled one."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def end() -> NoReturn:
+    """Ends the node as the host expects of a cancelled one, whatever has become of the request meanwhile."""
+    comfy.model_management.interrupt_current_processing(False)
+    raise comfy.model_management.InterruptProcessingException
 
 
 @contextmanager
@@ -57,7 +69,15 @@ def notes_shown() -> Iterator[None]:
 
 def say(text: str, node: str) -> None:
     """A line of text on the node."""
-    PromptServer.instance.send_progress_text(text, node, PromptServer.instance.client_id)
+    if server := _server():
+        server.send_progress_text(text, node, server.client_id)
+
+
+def announce_lora(name: str, text: str, node: str) -> None:
+    """A saved LoRA: told on the node, and to the page, whose LoRA loaders list it then."""
+    say(text, node)
+    if server := _server():
+        server.send_sync("scion.saved", {"node": node, "name": name}, server.client_id)
 
 
 def _advance(bar: comfy.utils.ProgressBar, step: int, total: int, preview: tuple | None = None) -> None:
@@ -123,10 +143,9 @@ class NodeObserver:
                 self._finished(event)
 
     def _send(self, name: str, /, **data: Any) -> None:
-        server = PromptServer.instance
-        server.send_sync(
-            f"scion.{name}", {"node": self.node, "prompt_id": self.prompt, "run": self.run, **data}, server.client_id
-        )
+        if server := _server():
+            told = {"node": self.node, "prompt_id": self.prompt, "run": self.run, **_finite(data)}
+            server.send_sync(f"scion.{name}", told, server.client_id)
 
     def _working(self, event: Working) -> None:
         if self._watch[0] != event.what:
@@ -182,6 +201,28 @@ class NodeObserver:
     def _finished(self, event: Finished) -> None:
         lora = event.lora.name if event.lora else None
         self._send("finished", status=event.status, step=event.step, total=event.total, lora=lora, lines=event.lines)
+        say(_end(event, trained=self._bar is not None), self.node)
+
+
+def _end(event: Finished, trained: bool) -> str:
+    """What the node says when a run has ended."""
+    if event.status == "stopped" and event.step:
+        return f"Stopped and kept at step {event.step:,} of {event.total:,}. Run goes on from here."
+    if event.status == "stopped":
+        return "Stopped before the first step."
+    done = (
+        f"Finished: {event.total:,} steps" if trained else f"Finished before, {event.total:,} steps: nothing to train"
+    )
+    return f"{done}. In {event.lora.parent.name}" if event.lora else f"{done}."
+
+
+def _finite(value: Any) -> Any:
+    """None for numbers that JSON does not know, such as a diverging loss: browsers would refuse the whole message."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(step: int, told: dict[str, Any]) -> str:

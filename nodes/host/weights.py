@@ -13,6 +13,7 @@ from ...trainer_core.families.base import Family, Model
 from ...trainer_core.families.diffusion import Diffusion
 from . import memory
 from .encoder import HostEncoder
+from .originals import is_plain, originals
 
 FAMILIES = {"SD15": "sd15"}
 """The host's architectures (comfy.supported_models) and our families."""
@@ -21,13 +22,16 @@ WHOLE = (torch.float32, torch.float16, torch.bfloat16)
 READ = ("model_sampling", "manual_cast_dtype")
 """Object patches that are obeyed here, or that concern sampling alone."""
 ATTACHMENT = "scion"
-"""Under this name a patcher that we made ourselves carries what its architecture does not tell."""
+"""Under this name patchers that our own loader made carry what their weights do not tell."""
 
 
 @dataclass(frozen=True)
 class Attached:
+    base: str
+    """As the recipe has it."""
     name: str
-    resolution: int
+    resolution: int | None
+    """In pixels; None = the family's own."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ def base_of(patcher, clip, vae, bake: bool) -> HostBase:
     _refuse_patches(patcher, bake)
     # Another patcher over the same weights, such as one with a LoRA that was just sampled, may have written into them.
     memory.release()
-    weights = _shared(patcher.model.diffusion_model.state_dict())
+    state = originals(patcher)
+    weights = _shared({key.removeprefix(PREFIX): w for key, w in state.items() if key.startswith(PREFIX)})
     _refuse_quantised(weights)
     if bake:
         weights |= _baked(patcher, weights)
-    attached = patcher.attachments.get(ATTACHMENT)
-    source = _source(patcher)
-    name = attached.name if attached else (Path(source).stem if source else type(patcher.model.model_config).__name__)
+    attached, origin = patcher.attachments.get(ATTACHMENT), _origin(patcher)
+    name = attached.name if attached else Path(origin).stem or type(patcher.model.model_config).__name__
     model = family.from_original(
         weights,
         HostEncoder(clip, vae, patcher.model, family),
@@ -67,7 +71,9 @@ def base_of(patcher, clip, vae, bake: bool) -> HostBase:
         attached.resolution if attached else None,
         name,
     )
-    return HostBase(model, attached.name if attached else source or name, _warnings(patcher))
+    changes = _changes(patcher, clip, vae)
+    base = f"{origin or name} with {', '.join(changes)}" if changes else origin or name
+    return HostBase(model, base, _warnings(patcher))
 
 
 def _family(patcher) -> Family:
@@ -113,7 +119,7 @@ def _shared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     with torch.inference_mode(False):
         for name, tensor in state.items():
             data = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
-            if type(data) is not torch.Tensor or data.device.type == "meta" or data.layout != torch.strided:
+            if not is_plain(data):
                 what = "not in memory" if data.device.type == "meta" else f"held as {type(data).__name__}"
                 raise BadInput(
                     f"model: its weight {name} is {what}, as quantised or streamed models have it. Load the fp16, "
@@ -160,8 +166,9 @@ def _diffusion(patcher, family: Family) -> Diffusion:
 def _warnings(patcher) -> list[str]:
     """What a MODEL carries that sampling obeys and training does not."""
     options = dict(patcher.model_options)
-    carried = [name for name in options.pop("transformer_options", {}) if name.startswith("patches")]
-    carried += [name for name in options if name.endswith("function") and options[name]]
+    within = options.pop("transformer_options", {})
+    carried = [name for name in within if within[name] and name.startswith(("patches", "optimized_attention"))]
+    carried += [name for name in options if "function" in name and options[name]]
     carried += [name for name in patcher.object_patches if name not in READ]
     for what in ("injections", "hook_patches", "additional_models", "weight_wrapper_patches"):
         if getattr(patcher, what, None):
@@ -172,8 +179,23 @@ def _warnings(patcher) -> list[str]:
     return [f"The model carries patches that training does not see ({', '.join(carried)}); they act when sampling."]
 
 
-def _source(patcher) -> str:
-    """The file that a patcher was loaded from; empty where the host does not say."""
+def _origin(patcher) -> str:
+    """What a patcher was loaded from, as the recipe would have it; empty where the host does not say."""
+    if ATTACHMENT in patcher.attachments:
+        return patcher.attachments[ATTACHMENT].base
     made = patcher.cached_patcher_init
     paths = [argument for argument in made[1] if isinstance(argument, str)] if made else []
     return paths[0] if paths and Path(paths[0]).is_file() else ""
+
+
+def _changes(patcher, clip, vae) -> list[str]:
+    """How the wired parts differ from what the origin's name alone would give: who repeats the run must know."""
+    changes = ["its LoRAs baked in"] if patcher.patches else []
+    if "model_sampling" in patcher.object_patches:
+        changes.append("another sampling")
+    if clip.layer_idx is not None or clip.patcher.patches:
+        changes.append("a changed CLIP")
+    for name, part in (("CLIP", clip.patcher), ("VAE", vae.patcher)):
+        if _origin(part) != _origin(patcher):
+            changes.append(f"another {name}")
+    return changes

@@ -267,3 +267,12 @@ def test_memory_needs_a_caption_for_each_picture(kit):
     assert "1 for 2 pictures" in scan_memory([kit.flat("red")] * 2, ["a"], DatasetConfig()).problems[0]
     assert "has no caption" in scan_memory([kit.flat("red")], None, DatasetConfig()).problems[0]
     assert scan_memory([], None, DatasetConfig()).problems
+
+
+def test_many_pictures_without_captions_are_one_problem(kit):
+    for number in range(5):
+        kit.draw(kit.folder / f"{number}.png")
+    assert kit.scan().problems == [
+        "5 of 5 pictures have no caption: 0.png, 1.png, 2.png and 2 more; write it to 0.txt, or say what to do by "
+        "missing_captions (empty, trigger, name)."
+    ]

@@ -1,5 +1,7 @@
 """Fetching a base from the hub: never by itself, and of each part one form of the weights."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -99,3 +101,40 @@ def test_the_command_line_fetches_only_with_its_flag(hub, tmp_path, capsys, flag
     words = ["sample", "--base", "someone/model", "--prompt", "a red ring", "--steps", "1", *flag]
     cli.main([*words, "--out", str(tmp_path / "ring.png"), "--width", "64", "--height", "64"])
     assert len(hub) == count
+
+
+def test_what_was_fetched_is_found_again_though_much_of_the_repository_was_not_wanted(base, tmp_path, monkeypatch):
+    """As the hub's library leaves it: a listing of the whole repository beside the files that were fetched."""
+    import huggingface_hub.constants
+
+    commit, place = "0" * 40, tmp_path / "models--someone--model"
+    shutil.copytree(base, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    entry = {"size": 1, "blob_id": "a" * 40, "lfs": None, "xet_hash": None}
+    listed = [path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()]
+    try:
+        from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
+    except ImportError:
+        pytest.skip("this huggingface_hub keeps no listing")
+    names = {field.name for field in dataclasses.fields(TreeCacheEntry)}
+    entries = {n: TreeCacheEntry(**{k: v for k, v in entry.items() if k in names}) for n in [*listed, "README.md"]}
+    write_tree_cache(str(place), commit, entries)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(huggingface_hub.errors.LocalEntryNotFoundError):  # asked for everything, it says no
+        huggingface_hub.snapshot_download("someone/model", local_files_only=True)
+    assert sources.resolve("someone/model").path == place / "snapshots" / commit
+
+
+def test_a_model_that_is_here_is_used_where_the_hub_cannot_be_reached(hub, base, monkeypatch):
+    def unreachable(self, repo):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **asked: str(base))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    assert sources.resolve("someone/model", download=True).path == base
+
+
+@pytest.mark.parametrize("text", ["../../etc/passwd", "/etc/passwd", "~/x", "a/../b", "a/b/c", "..", "./a", "\\\\h\\s"])
+def test_no_path_passes_for_a_hub_id(text):
+    assert not sources.is_hub_id(text)

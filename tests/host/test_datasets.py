@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ def dataset(host, pictures):
 
 
 def offered(host):
+    time.sleep(0.6)  # so long the list of folders holds
     _, said = host.object_info("ScionLoadImageCaptionDataset")["input"]["required"]["folder"]
     return said["options"]
 

@@ -1,5 +1,6 @@
 """Which MODELs train, and what those that do not are told; prediction types; what captions mean to the host's CLIP."""
 
+import json
 import shutil
 
 import pytest
@@ -105,7 +106,7 @@ def test_missing_encoder_is_named(host, graph, missing):
         del prompt["train"]["inputs"][name]
     said = refused(host, graph, prompt)
     assert f"{' and '.join(missing)}: not wired" in said
-    assert "wire them to TrainLoRA" in said
+    assert "wire them to Train LoRA" in said
 
 
 def test_clip_of_another_model_is_refused(host, graph):
@@ -224,3 +225,32 @@ def test_parentheses_in_captions_are_literal(host, graph, captioned):
         assert is_kept(encoded(caption.replace("(", r"\(").replace(")", r"\)"))), caption
         # What the host makes of the same characters in a prompt.
         assert not is_kept(encoded(caption)), caption
+
+
+def base_in_recipe(run):
+    return json.loads((run.folder / "recipe.json").read_text(encoding="utf-8"))["base"]
+
+
+def test_recipe_names_the_checkpoint_and_says_what_its_name_does_not_give(host, graph, lora):
+    plain = graph.run_of(host, host.run(graph.training()))
+    baked = graph.run_of(host, host.run(behind_a_lora(graph, lora, patched_model="bake")))
+    assert base_in_recipe(plain) == "scion-tiny"
+    assert base_in_recipe(baked) == "scion-tiny with its LoRAs baked in"
+
+
+def test_textual_inversion_in_a_caption_is_refused(host, graph, tmp_path, pictures):
+    folder = host.base / "input" / "inverted"
+    shutil.copytree(pictures, folder)
+    (folder / "0.txt").write_text("a thing, embedding:style of a thing", encoding="utf-8")
+    said = refused(host, graph, graph.training(folder="inverted"))
+    assert "holds 'embedding:'" in said and "leave it out" in said
+
+
+def test_weights_that_a_sampled_lora_was_written_into_are_read_without_it(host, graph, lora):
+    """The patch stays in the host's weights after sampling; who reads them must take what is kept aside."""
+    free = graph.run_of(host, host.run(graph.training(config={"seed": 77})))
+    sampled = behind_a_lora(graph, lora, patched_model="bake")
+    assert host.run(sampled).status == "success"
+    host.free(unload=False)
+    again = graph.run_of(host, host.run(graph.training(config={"seed": 77})))
+    assert again.folder == free.folder

@@ -150,3 +150,31 @@ def test_existing_error_refuses(module_host, graph, trained):
     said = graph.said(result)
     assert trained[1].folder.name in said
     assert "holds a run already (finished, step" in said
+
+
+def test_other_preview_prompts_are_drawn_with_the_finished_lora(module_host, graph, trained):
+    _, run, _, tensors = trained
+    before = samples(run)
+    result = module_host.run(graph.training(config={"preview_prompts": "a blue cross on a white background"}))
+    again = graph.run_of(module_host, result)
+    assert again.folder == run.folder
+    assert not result.of("scion.step") and len(result.of("scion.preview")) == 1
+    assert samples(again) != before
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in tensors.items())
+
+
+def samples(run):
+    return [path.read_bytes() for path in sorted((run.folder / "samples").glob("*.png"))]
+
+
+def test_new_runs_are_numbered_one_after_another_and_the_last_is_gone_on_with(module_host, graph):
+    prompt = graph.training(config={"seed": 4711})
+    folders = [graph.run_of(module_host, module_host.run(prompt)).folder]
+    for _ in range(3):
+        free(module_host)
+        anew = graph.training(config={"seed": 4711}, train={"existing": "new"})
+        folders.append(graph.run_of(module_host, module_host.run(anew)).folder)
+    names = [folder.name.removeprefix(folders[0].name) for folder in folders]
+    assert names == ["", "-2", "-3", "-4"]
+    free(module_host)
+    assert graph.run_of(module_host, module_host.run(prompt)).folder == folders[-1]

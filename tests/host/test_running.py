@@ -194,8 +194,9 @@ def test_nodes_show_a_line_of_text_of_what_they_do(module_host, graph):
     assert set(by_node) == {"dataset", "train"}
     assert by_node["dataset"][-1] == "Checked 5 of 5"
     assert any(line.startswith("Encoding ") for line in by_node["train"])
-    assert by_node["train"][-1].startswith("Step 3 of 3 · loss 0.")
-    assert by_node["train"][-1].endswith(" · 0:00 left")
+    assert by_node["train"][-2].startswith("Step 3 of 3 · loss 0.")
+    assert by_node["train"][-1].startswith("Finished: 3 steps. In short-")
+    assert by_node["train"][-2].endswith(" · 0:00 left")
 
 
 def test_history_of_a_run_is_the_sum_of_its_messages(module_host, ran, run):

@@ -11,8 +11,10 @@ BUILT_IN = "scion-example (built in)"
 
 
 @pytest.fixture
-def datasets(pack):
-    return pack("nodes.host.datasets")
+def datasets(pack, monkeypatch):
+    module = pack("nodes.host.datasets")
+    monkeypatch.setattr(module, "LISTED_FOR", -1.0)  # each test has folders of its own
+    return module
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_folders_of_the_input_folder_are_offered_to_two_levels(datasets, host, p
         picture(host.base / "input" / name)
     (host.base / "input/empty").mkdir()
     names = datasets.dataset_names()
-    assert names == ["dog", "people", "people/alice", "people/bob", BUILT_IN]
+    assert names == ["deep", "deep/er", "dog", "people", "people/alice", "people/bob", BUILT_IN]
     assert datasets.dataset_folder("people/bob") == host.base / "input/people/bob"
 
 

@@ -25,7 +25,7 @@ def recipe_of(pack, dataset):
     def make(settings=(), start_lora=None, **held):
         node, edges = pack("nodes.train_lora"), pack("nodes.edges")
         config = edges.TrainingConfig(dict(settings))
-        with node._named_as_widgets():
+        with pack("nodes.widgets").said_of_widgets([*node.WIDGETS, *node.OF_CONFIG, *node.OF_DATASET]):
             return node._recipe(node._Base("scion-tiny", None), dataset().args[0], config, held, start_lora)
 
     return make
@@ -132,9 +132,16 @@ def test_lora_to_start_from_leaves_the_other_settings_of_the_adapter(recipe_of):
 
 
 def test_remedy_after_a_failed_run_names_widgets(pack):
-    queue = pack("nodes.train_lora").Queue()
-    said = queue.begin_with(None, {"optimizer.learning_rate": 1e-5, "run.device": "cpu"})
-    assert said == "set learning_rate to 1e-05, and queue again"
+    advice = pack("nodes.train_lora").InTheGraph("resume")
+    start = {"adapter.start_from": "/runs/a/step-00000010/a.safetensors", "adapter.alpha": "4"}
+    said = advice.begin_lower(None, "1e-05", start)
+    assert said == "Begin anew with a lower learning rate: set learning_rate to 1e-05 and queue again."
+
+
+def test_how_to_go_on_depends_on_what_is_done_with_a_run_that_is_there(pack):
+    told = {existing: pack("nodes.train_lora").InTheGraph(existing).go_on(None) for existing in ("resume", "new")}
+    assert told["resume"] == "Queue the workflow again to go on."
+    assert told["new"] == "Set existing to 'resume' and queue the workflow again to go on."
 
 
 def test_dataset_is_looked_at_again_when_its_files_change_and_not_when_it_is_not_read(pack, host, picture):

@@ -61,9 +61,13 @@ def test_tooltips_carry_help_unit_and_range_of_the_setting(pack):
         inputs = {one["name"]: one for one in described[name]["inputs"]}
         for widget in widgets:
             option, tooltip = settings[widget.setting], inputs[widget.id]["told"]["tooltip"]
-            assert tooltip.startswith(option.help), widget
+            assert tooltip.startswith(option.help.replace("Empty =", "0 =")), widget
             if not option.choices:
-                assert option.range in tooltip and option.unit in tooltip, widget
+                far = option.high is not None and option.high >= 100_000
+                assert (("above" if option.above is not None else "at least") if far else option.range) in tooltip, (
+                    widget
+                )
+                assert option.unit in tooltip, widget
                 told += bool(option.range)
     assert told > 50
 

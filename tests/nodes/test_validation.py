@@ -106,7 +106,7 @@ def test_unknown_base_is_named_with_the_remedy(pack):
 def test_hub_needs_an_id_unless_it_is_linked(pack):
     hub = pack("nodes.load_model").HUB
     said = pack.validate("ScionLoadTrainingModel", base=hub, hub_id=" ")
-    assert said.startswith("hub_id: is empty; write owner/name")
+    assert said.startswith("hub_id: ' ' is no owner/name, such as")
     assert pack.validate("ScionLoadTrainingModel", base=hub, hub_id=None) is True
     assert pack.validate("ScionLoadTrainingModel", base=None, hub_id="") is True
 

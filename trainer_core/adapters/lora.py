@@ -28,7 +28,7 @@ def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, st
         if not matched:
             raise BadInput(
                 f"adapter.targets: {entry!r} matches no module of this base; presets are {', '.join(presets)}, "
-                f"module names are such as {', '.join(dict.fromkeys(path.split('.')[-1] for path in paths[3:40:6]))}"
+                f"module names are such as {', '.join(_some_names(paths))}"
             )
         chosen |= matched
     for entry in config.exclude:
@@ -36,6 +36,11 @@ def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, st
     if not chosen:
         raise BadInput("adapter.exclude: leaves no module to train; exclude less")
     return [path for path in paths if path in chosen]
+
+
+def _some_names(paths: list[str]) -> list[str]:
+    names = (path.removesuffix(".0").split(".")[-1] for path in paths[3:40:6])
+    return [name for name in dict.fromkeys(names) if not name.isdigit()]
 
 
 def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:

@@ -20,6 +20,8 @@ from .prefetch import prefetch
 
 Watch = Callable[[int, int], None]
 """Called with (done, total)."""
+FEW = 3
+"""So many pictures without a caption are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _check(
     should_stop: Callable[[], bool] | None,
 ) -> Scan:
     """Items from what was listed: pictures are decoded in threads, their order stays."""
-    items, animated, stopped = [], [], False
+    items, animated, uncaptioned, stopped = [], [], [], False
     threads = min(8, os.cpu_count() or 1)
     with contextlib.closing(
         prefetch(lambda index: _checked(found[index], config), range(len(found)), threads)
@@ -117,6 +119,8 @@ def _check(
         for done, (outcome, frames) in enumerate(checked, 1):
             if isinstance(outcome, str):
                 problems.append(outcome)
+            elif isinstance(outcome, Uncaptioned):
+                uncaptioned.append(outcome.found)
             else:
                 items.append(outcome)
                 animated += [shown(outcome.key)] if frames > 1 else []
@@ -125,20 +129,28 @@ def _check(
             if should_stop and should_stop():
                 stopped = done < len(found)
                 break
+    problems += _missing_captions(uncaptioned, len(found))
     notes = [*notes, *(f"{name}: is animated; its first frame is used." for name in animated), *_twins(items)]
     if config.skip_bad and items:
         notes, problems = [*(f"left out: {problem}" for problem in problems), *notes], []
     return Scan(items, problems, notes, stopped)
 
 
-def _checked(found: Found, config: DatasetConfig) -> tuple[Item | str, int]:
+@dataclass(frozen=True)
+class Uncaptioned:
+    """A picture that is fine but for its caption."""
+
+    found: Found
+
+
+def _checked(found: Found, config: DatasetConfig) -> tuple[Item | str | Uncaptioned, int]:
     """The item and its number of frames, or the problem with it."""
-    name = shown(found.key) if isinstance(found.picture, Path) else f"picture {found.key}"
+    name = _name(found)
     try:
         checked = check_picture(found.picture)
         caption = captions.fill_missing(found.caption, PurePosixPath(found.key).stem, config)
         if caption is None:
-            raise ValueError(_how_to_caption(found))
+            return Uncaptioned(found), 0
         if captions.PLACEHOLDER in caption and not config.trigger.strip():
             raise ValueError("its caption holds [trigger], but there is no trigger word; set trigger.")
     except ValueError as error:
@@ -157,11 +169,26 @@ def _loaded(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def _missing_captions(uncaptioned: list[Found], pictures: int) -> list[str]:
+    """One problem for each picture without a caption; one for all where there are many."""
+    if len(uncaptioned) <= FEW:
+        return [f"{_name(found)}: has no caption; {_how_to_caption(found)}." for found in uncaptioned]
+    names = ", ".join(_name(found) for found in uncaptioned[:FEW])
+    return [
+        f"{len(uncaptioned)} of {pictures} pictures have no caption: {names} and {len(uncaptioned) - FEW} more; "
+        f"{_how_to_caption(uncaptioned[0])}."
+    ]
+
+
+def _name(found: Found) -> str:
+    return shown(found.key) if isinstance(found.picture, Path) else f"picture {found.key}"
+
+
 def _how_to_caption(found: Found) -> str:
     where = (
         f"write it to {shown(PurePosixPath(found.key).stem)}.txt, " if isinstance(found.picture, Path) else "give one, "
     )
-    return f"has no caption; {where}or say what to do by missing_captions (empty, trigger, name)."
+    return f"{where}or say what to do by missing_captions (empty, trigger, name)"
 
 
 def _twins(items: list[Item]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..families.base import Model
 
@@ -14,12 +13,17 @@ class CommandLine:
         """How to go on with the run whose recipe this is."""
         return f'Go on with: scion train "{recipe}"'
 
-    def begin_with(self, recipe: Path, changes: Mapping[str, Any]) -> str:
-        """How to begin it anew with other settings, by dotted name."""
-        said = " ".join(
-            f'--set {name}="{v}"' if isinstance(v, Path) else f"--set {name}={v}" for name, v in changes.items()
-        )
-        return f'scion train "{recipe}" {said}'
+    def begin_lower(self, recipe: Path, rate: str, start: Mapping[str, str]) -> str:
+        """How to begin it with a lower learning rate.
+
+        Args:
+            rate: that learning rate.
+            start: settings by dotted name that begin at the last good weights; empty if there are none.
+        """
+        words = "Begin another run from there" if start else "Begin anew"
+        changes = {"run.existing": "new", "optimizer.learning_rate": rate, **start}
+        said = " ".join(f"--set {name}={value}" for name, value in changes.items())
+        return f'{words} with a lower learning rate: scion train "{recipe}" {said}'
 
 
 def memory_advice(recipe, model: Model, precision: str, encoding: bool = False) -> str:

@@ -112,6 +112,11 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def exist(folder: Path) -> bool:
+    """Whether there is any checkpoint, whole or not."""
+    return folder.is_dir() and bool(_named(folder))
+
+
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole; `warn` hears of each that is not. What killed writers left is removed."""
     if not folder.is_dir():

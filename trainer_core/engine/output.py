@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 
+LONGEST = 80
+"""Letters of a name that is taken from the dataset's folder."""
+
+
 def file_name(recipe) -> str:
     """The LoRA file's name without its ending."""
     if recipe.output.name:
         return recipe.output.name
     folder = Path(recipe.dataset.path).name if recipe.dataset.path else ""
-    name = re.sub(r"[^\w.-]+", "-", folder).strip("-. ") or "lora"
+    name = re.sub(r"[^\w.-]+", "-", folder)[:LONGEST].strip("-. ") or "lora"
     return f"{name}-lora" if name.lower() in RESERVED else name
 
 

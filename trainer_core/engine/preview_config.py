@@ -11,7 +11,7 @@ class PreviewConfig:
 
     prompts: list[str] = option(
         factory=list,
-        help="What to draw (several as a JSON list); empty = the captions of the first pictures of the dataset",
+        help="What to draw; empty = the captions of the first pictures of the dataset",
         separated=False,
         decides=False,
     )

@@ -20,6 +20,7 @@ from ..families.sources import BUILT_IN, resolve
 from ..files import remove_partial, write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import LoraPair, Target
+from ..options import as_dict
 from ..recipe import Recipe
 from . import checkpoints, optimizers, parameter_groups
 from .advice import CommandLine, memory_advice
@@ -117,9 +118,7 @@ class _Run:
     def _run(self, fingerprint: str, model: Model, dataset: Dataset, scan: Scan, paths, start) -> Result:
         with ExitStack() as stack:
             folder, state = self._enter(stack, fingerprint, dataset)
-            done = state.status == "finished" and state.step >= state.total
-            written = (folder.path / state.lora).is_file() and state.output in ({}, settings(self.recipe))
-            if done and written:
+            if self._is_done(folder, state):
                 return self._already(folder, state)
             with self._memory_told(model):
                 return self._train(folder, state, model, dataset, scan, paths, start)
@@ -170,6 +169,20 @@ class _Run:
                 "many, or set run.existing=new to start beside it"
             )
         return folder, dataclasses.replace(state, total=total)
+
+    def _is_done(self, folder: RunFolder, state: RunState) -> bool:
+        """Whether nothing is left to do: all steps are done, and the file and the pictures are those now asked for.
+
+        What is asked for otherwise is made from the last checkpoint; without one it would cost the whole training.
+        """
+        if state.status != "finished" or state.step < state.total or not (folder.path / state.lora).is_file():
+            return False
+        written = state.output in ({}, settings(self.recipe))
+        looked = state.preview in ({}, as_dict(self.recipe.preview))
+        if (not written or not looked) and not checkpoints.exist(folder.checkpoints):
+            self.audience.on(Warned(f"{folder.path}: has no checkpoint left to draw or write from; it stays as it is"))
+            return True
+        return written and looked
 
     def _already(self, folder: RunFolder, state: RunState) -> Result:
         path = folder.path / state.lora

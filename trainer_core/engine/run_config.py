@@ -11,7 +11,11 @@ PRECISION_NAMES = ("fp32", "fp16", "bf16")
 class RunConfig:
     steps: int = option(1000, help="Optimiser steps; 0 = as many as the epochs make", unit="steps", low=0, high=10**8)
     epochs: int = option(
-        0, help="Passes over the data, instead of steps; 0 = by steps", unit="epochs", low=0, high=10**7
+        0,
+        help="Passes over the data, instead of steps, which must be 0 then; 0 = by steps",
+        unit="epochs",
+        low=0,
+        high=10**7,
     )
     batch_size: int = option(1, help="Pictures that are trained on together", unit="pictures", low=1, high=4096)
     accumulation: int = option(

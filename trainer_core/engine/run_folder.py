@@ -1,6 +1,7 @@
 """A run's folder: what lies where, who may write in it, and what it says about how far the run is."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,8 @@ class RunState:
     """The LoRA file's name in the folder, once there is one."""
     output: dict[str, Any] = field(default_factory=dict)
     """The output settings that the file was written with (`output.settings`); empty where an older Scion wrote it."""
+    preview: dict[str, Any] | None = field(default_factory=dict)
+    """The preview settings of the last look; None if it failed, empty where an older Scion wrote it."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
 
@@ -94,7 +97,10 @@ def is_run_folder(path: Path) -> bool:
 
 
 def free_name(path: Path) -> Path:
-    """The path itself, or with the first number behind it that is not taken."""
+    """The path itself, or with the first number behind it that is not taken; `run-2` is followed by `run-3`."""
+    numbered = re.fullmatch(r"(.+)-\d+", path.name)
+    if numbered and path.with_name(numbered[1]).exists():
+        path = path.with_name(numbered[1])
     candidate, number = path, 2
     while candidate.exists():
         candidate, number = path.with_name(f"{path.name}-{number}"), number + 1

@@ -11,6 +11,7 @@ from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport, Target
 from ..lora_file.save import save_lora
+from ..options import as_dict
 from . import charts, checkpoints, metrics, sampling
 from .advice import CommandLine, memory_advice
 from .events import Audience, Checkpointed, Finished, Previewed, Started, Validated, Warned
@@ -21,6 +22,10 @@ from .trainer import GradientsNotFinite, Trainer, is_out_of_memory
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
+
+
+SANE_RATE = 1e-3
+"""A learning rate above this is no remedy for a run that diverged."""
 
 
 class Session:
@@ -42,6 +47,8 @@ class Session:
         self.lora: Path | None = None
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
         self._handled = trainer.step
+        self._previewed: int | None = None
+        """The step of the last preview that was drawn."""
 
     def run(self) -> str:
         """Trains to the end or to the stop.
@@ -127,6 +134,7 @@ class Session:
         if pictures is None:
             self.stopped = True
             return
+        self._previewed = self.trainer.step
         path = self.folder.previews / f"step-{self.trainer.step:08d}.png"
         charts.save_strip(path, pictures, prompts)
         charts.save_each(self.folder.samples, pictures)
@@ -201,6 +209,9 @@ class Session:
                 "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
             )
             state.lora, state.output = self.lora.name, settings(self.recipe)
+            # A look that failed is tried again when the run is asked for once more.
+            looked = self._previewed == trainer.step or not self.prompts[0]
+            state.preview = as_dict(self.recipe.preview) if looked else None
         if trainer.skipped:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":
@@ -215,15 +226,14 @@ class Session:
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
-        adapter, rate = self.recipe.adapter, self.recipe.optimizer.learning_rate / 3
-        changes = {"run.existing": "new", "optimizer.learning_rate": f"{rate:.2g}"}
-        name = f"{file_name(self.recipe)}.safetensors"
-        start = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / name
-        words = "Begin anew with a lower learning rate"
-        if self._saved_step and start.is_file():
-            words = "Begin another run from there with a lower learning rate"
-            changes["adapter.start_from"] = start
+        adapter, rate = self.recipe.adapter, min(self.recipe.optimizer.learning_rate / 3, SANE_RATE)
+        start = {}
+        lora_file = (
+            checkpoints.path_of(self.folder.checkpoints, self._saved_step) / f"{file_name(self.recipe)}.safetensors"
+        )
+        if self._saved_step and lora_file.is_file():
+            start["adapter.start_from"] = f'"{lora_file}"'
             if not DIALECTS[self._dialect].keeps_alpha and adapter.scale != 1:
                 # The file's B has taken in what alpha said.
-                changes["adapter.alpha"] = repr(adapter.rank ** (0.5 if adapter.rslora else 1))
-        return f"{words}: {self.advice.begin_with(self.folder.recipe, changes)}"
+                start["adapter.alpha"] = repr(adapter.rank ** (0.5 if adapter.rslora else 1))
+        return self.advice.begin_lower(self.folder.recipe, f"{rate:.2g}", start)

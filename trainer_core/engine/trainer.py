@@ -247,9 +247,12 @@ class Trainer:
             raise GradientsNotFinite(
                 f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
                 "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
-                f"({self.recipe.optimizer.learning_rate:g}), or set run.precision to "
-                f"{'bf16' if self.compute_dtype == torch.float16 else 'fp32'}"
+                f"({self.recipe.optimizer.learning_rate:g}; 0.0001 is usual)" + self._safer_precision()
             )
+
+    def _safer_precision(self) -> str:
+        safer = {torch.float16: "bf16", torch.bfloat16: "fp32"}.get(self.compute_dtype)
+        return f", or set run.precision to {safer}" if safer else ""
 
     @property
     def skipped(self) -> int:

@@ -59,8 +59,10 @@ def resolve(base: str, download: bool = False) -> Source:
         if path.suffix.lower() not in CHECKPOINTS:
             raise BadInput(f"base: {path} is no checkpoint; expected a file ending in {', '.join(CHECKPOINTS)}")
         return Source(base, path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-        cached = _cached_snapshot(base) or (_fetched(base) if download else None)
+    if is_hub_id(base):
+        cached = _cached_snapshot(base)
+        if download:
+            cached = _fetched(base, cached)
         if cached is not None:
             return Source(base, cached)
         raise BadInput(
@@ -74,19 +76,28 @@ def resolve(base: str, download: bool = False) -> Source:
     )
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether this is written as `owner/name`; no part begins with a dot, so that it cannot lead out of a folder."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None
+
+
 def _cached_snapshot(repo: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, local_files_only=True))
+        # Asked for everything, the hub's library would miss what was never wanted (see `wanted_files`).
+        folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=["model_index.json"]))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     return folder if (folder / "model_index.json").is_file() else None
 
 
-def _fetched(repo: str) -> Path:
+def _fetched(repo: str, cached: Path | None) -> Path:
     """A model from the hub in the local cache: of each part one form of the weights, safetensors where there are any.
+
+    Args:
+        cached: what of it is here already; used as it is where the hub cannot be reached.
 
     Raises:
         BadInput: it cannot be fetched.
@@ -97,6 +108,8 @@ def _fetched(repo: str) -> Path:
         names = HfApi().list_repo_files(repo)
         return Path(snapshot_download(repo, allow_patterns=wanted_files(names)))
     except Exception as error:  # no network, no such model, no right to it: the hub's own words say which
+        if cached is not None:
+            return cached
         raise BadInput(f"base: {repo!r} could not be fetched from Hugging Face ({error})") from None
 
 

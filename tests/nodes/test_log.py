@@ -1,0 +1,72 @@
+"""What the host's log and the node say of a run."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def observer(pack):
+    return pack("nodes.log").LogObserver()
+
+
+@pytest.fixture
+def events(pack):
+    return pack("trainer_core.engine.events")
+
+
+def test_a_run_is_a_few_lines_in_the_log(observer, events, caplog):
+    with caplog.at_level(logging.INFO, "scion"):
+        observer.on(events.Started(Path("runs/dog-1"), 0, 500, 128, 797184, "fp32", "cpu"))
+        for step in range(1, 101):
+            observer.on(events.Steps(step, [0.5], 1e-4, 500, 0, 0.1, 40.0, 10**9))
+        observer.on(events.Finished("finished", 500, 500, Path("runs/dog-1/dog.safetensors")))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Scion: runs/dog-1 trains 500 steps, fp32 on cpu",
+        "Scion: finished at step 500 of 500: runs/dog-1/dog.safetensors",
+    ]
+
+
+def test_progress_comes_once_a_minute(observer, pack, events, caplog, monkeypatch):
+    clock = iter([30.0, 61.0, 61.0, 90.0, 122.0, 122.0])
+    monkeypatch.setattr(pack("nodes.log").time, "monotonic", lambda: next(clock))
+    observer._said = 0.0
+    with caplog.at_level(logging.INFO, "scion"):
+        for step in range(1, 5):
+            observer.on(events.Steps(step, [0.25], 1e-4, 500, 0, 0.1, 600.0, 10**9))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Scion: step 2 of 500, loss 0.2500, 10 min left",
+        "Scion: step 4 of 500, loss 0.2500, 10 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    "status, step, lora, trained, said",
+    [
+        ("finished", 300, "runs/dog-1/dog.safetensors", True, "Finished: 300 steps. In dog-1"),
+        (
+            "finished",
+            300,
+            "runs/dog-1/dog.safetensors",
+            False,
+            "Finished before, 300 steps: nothing to train. In dog-1",
+        ),
+        (
+            "stopped",
+            41,
+            "runs/dog-1/dog.safetensors",
+            True,
+            "Stopped and kept at step 41 of 300. Run goes on from here.",
+        ),
+        ("stopped", 0, None, False, "Stopped before the first step."),
+    ],
+)
+def test_the_node_says_how_a_run_ended(pack, events, status, step, lora, trained, said):
+    event = events.Finished(status, step, 300, Path(lora) if lora else None)
+    assert pack("nodes.host.running")._end(event, trained) == said
+
+
+def test_numbers_that_json_does_not_know_are_nothing(pack):
+    finite = pack("nodes.host.running")._finite
+    assert finite({"losses": [1.0, float("nan"), float("inf")], "step": 3}) == {"losses": [1.0, None, None], "step": 3}
