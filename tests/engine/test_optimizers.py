@@ -303,3 +303,12 @@ def test_the_file_says_which_class_optimised(train):
     result, _ = train({"optimizer.custom": "adv_optm.AdamW_adv"})
     with safe_open(result.lora, "pt") as file:
         assert "adv_optm.AdamW_adv" in file.metadata()["ss_optimizer"]
+
+
+@pytest.mark.parametrize(
+    "name, rate, lower", [("adamw", 3e-4, 1e-4), ("adamw", 1.0, 1e-3), ("prodigy", 1.0, 1 / 3), ("prodigy", 0.2, 0.1)]
+)
+def test_the_rate_to_try_after_a_divergence_is_a_third_and_one_that_is_allowed(name, rate, lower):
+    config = OptimizerConfig(name=name, learning_rate=rate)
+    assert config.lower_rate == pytest.approx(lower)
+    assert OptimizerConfig(name=name, learning_rate=config.lower_rate).problems("optimizer") == []

@@ -13,6 +13,8 @@ from .optimizer_kinds import FAMILIES, KINDS, Kind, finds_rate, kind_of
 CONSTANT = ("constant", "constant_with_warmup")
 POLYNOMIAL_END = 1e-7
 """Where diffusers' polynomial schedule ends, whatever the rate that it begins with."""
+SANE_RATE = 1e-3
+"""AdamW's for LoRAs lie between 1e-5 and this."""
 LOWEST_FACTOR = 0.1
 """Below this a learning rate is meant as one, not as the factor that an optimiser takes which finds its own."""
 OURS = {
@@ -181,6 +183,18 @@ class OptimizerConfig:
     @property
     def kind(self) -> Kind:
         return kind_of(self.name, self.custom)
+
+    @property
+    def is_steep(self) -> bool:
+        """Whether the learning rate is above what ever trained a LoRA well."""
+        return not self.kind.finds_rate and self.learning_rate > SANE_RATE
+
+    @property
+    def lower_rate(self) -> float:
+        """The learning rate to try when a run has diverged."""
+        if self.kind.finds_rate:
+            return max(self.learning_rate / 3, LOWEST_FACTOR)
+        return min(self.learning_rate / 3, SANE_RATE)
 
     def keywords(self) -> dict[str, Any]:
         """`arguments` as values.

@@ -24,10 +24,6 @@ Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
 
 
-SANE_RATE = 1e-3
-"""A learning rate above this is no remedy for a run that diverged."""
-
-
 class Session:
     def __init__(
         self,
@@ -226,7 +222,7 @@ class Session:
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
-        adapter, rate = self.recipe.adapter, min(self.recipe.optimizer.learning_rate / 3, SANE_RATE)
+        adapter, rate = self.recipe.adapter, self.recipe.optimizer.lower_rate
         start = {}
         lora_file = (
             checkpoints.path_of(self.folder.checkpoints, self._saved_step) / f"{file_name(self.recipe)}.safetensors"

@@ -244,10 +244,13 @@ class Trainer:
     def _check_finite(self) -> None:
         patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
         if int(self._skipped[1]) >= patience:
+            rate = f"{self.recipe.optimizer.learning_rate:g}"
+            if self.recipe.optimizer.is_steep:
+                rate += "; 0.0001 is usual"
             raise GradientsNotFinite(
                 f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
                 "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
-                f"({self.recipe.optimizer.learning_rate:g}; 0.0001 is usual)" + self._safer_precision()
+                f"({rate}){self._safer_precision()}"
             )
 
     def _safer_precision(self) -> str:
