@@ -67,11 +67,12 @@ def test_a_run_that_fails_changes_no_global_either(train, model):
     assert globals_now() == before
 
 
-def test_what_is_changed_inside_is_put_back():
+def test_what_is_changed_inside_is_put_back(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
     before = globals_now()
     with isolated():
-        os.environ["SCION_TEST"] = "1"
-        del os.environ["HF_HUB_OFFLINE"]
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        del os.environ["LOCAL_RANK"]
         torch.set_num_threads(torch.get_num_threads() + 1)
         torch.set_default_dtype(torch.float64)
         torch.use_deterministic_algorithms(True)
@@ -79,6 +80,13 @@ def test_what_is_changed_inside_is_put_back():
         torch.rand(3)
         Accelerator(cpu=True)
     assert globals_now() == before
+
+
+def test_what_others_write_into_the_environment_meanwhile_stays(monkeypatch):
+    monkeypatch.setenv("SOMEBODYS", "before")
+    with isolated():
+        os.environ["SOMEBODYS"] = "after"
+    assert os.environ["SOMEBODYS"] == "after"
 
 
 def test_a_run_works_in_another_thread_and_under_the_hosts_inference_mode(train):
