@@ -190,7 +190,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ScionError(f"cache_path: {folder}: cannot be made ({error.strerror or error}); choose another.") from None
+        raise BadInput(f"cache_path: {folder}: cannot be made ({error.strerror or error}); choose another.") from None
 
 
 def own(tensor: torch.Tensor) -> torch.Tensor:

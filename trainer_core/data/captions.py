@@ -121,7 +121,8 @@ def _csv_rows(text: str) -> tuple[list[Row], list[str]]:
             else:
                 _add(rows, problems, line, values["file_name"], values["text"])
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: is not CSV ({error}).")
+        # The reader's line is that of the last row which it could read.
+        problems.append(f"line {reader.line_num + 1}: is not CSV ({error}).")
     return rows, problems
 
 

@@ -78,7 +78,7 @@ def _from_table(root: Path, table: Path, listing: Listing) -> None:
         try:
             path = _inside(root, folder, row.file_name)
         except ValueError as error:
-            listing.problems.append(f"{where}: file_name {shown(row.file_name)!r:.300} {error}")
+            listing.problems.append(f"{where}: file_name {row.file_name!r:.300} {error}")
             continue
         key = path.relative_to(root).as_posix()
         before = seen.setdefault(key, row)

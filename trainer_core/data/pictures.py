@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,8 +113,11 @@ def _opened(data: bytes) -> Image.Image:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError("is no picture: its content is none of JPEG, PNG, WebP, BMP or AVIF.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"has too many pixels (at most {PIXELS_MOST:,}); save it smaller.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow says how many only in its message.
+        told = re.search(r"\((\d+) pixels\)", str(error))
+        size = f"{int(told[1]):,} pixels" if told else "too many pixels"
+        raise ValueError(f"has {size} (at most {PIXELS_MOST:,}); save it smaller.") from None
     except Exception as error:  # readers of broken files raise nearly anything
         raise ValueError(f"is damaged ({_reason(error)}); save it again or delete it.") from None
     if opened.width * opened.height > PIXELS_MOST:

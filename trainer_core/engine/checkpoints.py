@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ScionError
+from ..errors import BadInput, ScionError
 from ..files import read_json, write_json
 from ..lora_file.safe_io import read_tensors, write_tensors
 
@@ -21,6 +21,10 @@ FORMAT = 1
 PARTIAL = ".partial-"
 PATIENCE = 2.0
 """Seconds for which a refused renaming is tried again."""
+
+
+class NewerFormat(BadInput):
+    """A checkpoint that is whole, but not for this version."""
 
 
 @dataclass
@@ -118,7 +122,11 @@ def exist(folder: Path) -> bool:
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; `warn` hears of each that is not. What killed writers left is removed."""
+    """The newest checkpoint that is whole; `warn` hears of each that is not. What killed writers left is removed.
+
+    Raises:
+        BadInput: a newer Scion wrote one; going on from an older one would delete it.
+    """
     if not folder.is_dir():
         return None
     for leftover in folder.glob(f"{PARTIAL}*"):
@@ -126,6 +134,8 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     for path in reversed(_named(folder)):
         try:
             return read(path)
+        except NewerFormat:
+            raise
         except ScionError as error:
             warn(f"{path} is not whole ({error}); the checkpoint before it is used")
     return None
@@ -138,8 +148,14 @@ def read(path: Path) -> Checkpoint:
         ScionError: it is torn, or of a newer format.
     """
     state = read_json(path / "state.json")
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ScionError(f"{path}: is of another format; update Scion")
+    written = state.get("format") if isinstance(state, dict) else None
+    if type(written) is int and written > FORMAT:
+        raise NewerFormat(
+            f"{path}: was written by a newer Scion (format {written}, this one reads up to {FORMAT}); update Scion, or "
+            "choose another run folder"
+        )
+    if written != FORMAT:
+        raise ScionError(f"{path}: state.json is of no format that is known here ({written!r})")
     parameters, _ = read_tensors(path / "adapter.safetensors")
     tensors, _ = read_tensors(path / "optimizer.safetensors")
     return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"])

@@ -55,6 +55,7 @@ class RunFolder:
             BadInput: another process is in it, or it cannot be made.
         """
         try:
+            made = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
@@ -68,8 +69,21 @@ class RunFolder:
             ) from None
         try:
             yield
+        except BadInput:
+            lock.release()
+            self._unmake(made)
+            raise
         finally:
             lock.release()
+
+    def _unmake(self, made: list[Path]) -> None:
+        """Takes away the folders that `locked` made: bad input leaves nothing behind. What holds more stays."""
+        if self.path in made and [path.name for path in self.path.iterdir()] == [".lock"]:
+            # On Windows the lock's file cannot be deleted while another process waits at it.
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
+                for path in made:
+                    path.rmdir()
 
     def state(self) -> RunState | None:
         """None where no run has begun."""

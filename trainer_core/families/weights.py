@@ -77,7 +77,8 @@ def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.d
         label: what to call it in a message: the part and where it came from.
 
     Raises:
-        BadInput: keys are missing or unexpected, or shapes differ.
+        BadInput: keys are missing or unexpected, shapes differ, or values are not finite (with dtype None these are
+            not looked at: a host may hold them in formats that cannot be summed).
     """
     with init_empty_weights(include_buffers=False):
         module = module_class.from_config(config) if hasattr(module_class, "from_config") else module_class(config)
@@ -86,7 +87,15 @@ def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.d
     if problems:
         raise BadInput(f"base: {label} does not fit its configuration: {'; '.join(problems)}")
     module.requires_grad_(False)
-    module.load_state_dict({key: state[key].to(dtype or state[key].dtype) for key in wanted}, assign=True)
+    filled = {key: state[key].to(dtype or state[key].dtype) for key in wanted}
+    broken = [key for key, tensor in filled.items() if not _is_finite(tensor)] if dtype else []
+    if broken:
+        remedy = ", or the precision bf16 or fp32" if dtype == torch.float16 else ""
+        raise BadInput(
+            f"base: {label} holds NaN or infinite numbers in {_count('of its tensors', broken)}; download it again, or "
+            f"choose another base{remedy}"
+        )
+    module.load_state_dict(filled, assign=True)
     return module.requires_grad_(False).eval()
 
 
@@ -101,6 +110,11 @@ def compare(wanted: State, state: State) -> list[str]:
     ]
     found = [_count("missing", missing), _count("unexpected", extra), _count("misshaped", misshaped)]
     return [text for text in found if text]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # NaN and infinity survive a sum, which is many times faster than looking at each number and holds no second copy.
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32)))
 
 
 def _count(word: str, entries: list[str]) -> str:
