@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from trainer_core import recipe
+from trainer_core import cli, recipe
 from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
 from trainer_core.engine.events import Warned
@@ -232,3 +233,21 @@ def every_core():
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def scion(capsys, tmp_path, monkeypatch):
+    """Runs a command in this process, in an empty folder; gives (exit code, output, errors)."""
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.chdir(tmp_path)
+
+    def go(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as leaving:
+            code = leaving.code
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    yield go
+    signal.signal(signal.SIGINT, handler)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from trainer_core import cli, commands, recipe
+from trainer_core import commands, recipe
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
 from trainer_core.engine import checkpoints, metrics, sampling
@@ -26,24 +26,6 @@ from trainer_core.families.sd15 import StableDiffusion1
 from trainer_core.sampler import load_for_sampling
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def scion(capsys, tmp_path, monkeypatch):
-    """Runs a command in this process, in an empty folder; gives (exit code, output, errors)."""
-    handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words):
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = leaving.code
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    yield go
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture

@@ -31,22 +31,11 @@ def contents():
 
 
 @pytest.fixture
-def scion(capsys, tmp_path, monkeypatch):
-    """Runs a command in this process, in an empty folder; gives (exit code, output, errors)."""
-    handler = signal.getsignal(signal.SIGINT)
+def scion(scion, tmp_path, monkeypatch):
+    """As everywhere, but in a folder of its own, so that what it leaves there can be told from what a test wrote."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def go(*words):
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = leaving.code
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    yield go
-    signal.signal(signal.SIGINT, handler)
+    return scion
 
 
 @pytest.fixture
