@@ -12,8 +12,9 @@ from pathlib import Path
 import folder_paths
 
 from ...trainer_core.assets import EXAMPLE_DATASET
-from ...trainer_core.data.layout import CAPTION_ENDINGS, TABLES
+from ...trainer_core.data.layout import TABLES
 from ...trainer_core.data.pictures import ENDINGS
+from ...trainer_core.data.walk import CAPTION_ENDINGS
 from ...trainer_core.errors import BadInput
 
 BUILT_IN_DATASET = "scion-example (built in)"

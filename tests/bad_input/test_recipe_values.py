@@ -28,7 +28,7 @@ RANGES = [
     ("run.precision", "fp8", "run.precision: 'fp8' is not one of auto, fp32, fp16, bf16"),
     ("dataset.resolution", 3, "dataset.resolution: 3 is out of range: 0 (off), or 16 to 8192 pixels"),
     ("dataset.width", 64, "dataset.width, dataset.height: 64 and 0; a fixed size needs both"),
-    ("dataset.holdout", 5, "holdout: 5 of 5 pictures leaves none to train on; hold out at most 4"),
+    ("dataset.holdout", 5, "dataset.holdout: 5 of 5 pictures leaves none to train on; hold out at most 4"),
     ("dataset.missing_captions", "trigger", "dataset.missing_captions: 'trigger' needs a trigger word"),
     ("dataset.trigger", "a\nb", "dataset.trigger: 'a\\nb' has a line break or control character"),
     ("preview.width", 60, "preview.width: 60 is no multiple of 8"),

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 
+from trainer_core.data import disk_cache
 from trainer_core.data.config import DatasetConfig
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.pictures import open_picture
@@ -116,6 +117,21 @@ def test_only_what_is_damaged_or_changed_is_encoded_again(kit, tmp_path):
     assert (changed.pictures, changed.captions) == (1, ["another caption"])
 
 
+def test_of_a_large_cache_damage_is_found_by_training_and_encoded_anew_by_the_next_start(kit, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_cache, "READ_MOST", 5)
+    settings = {"cache": "disk", "cache_path": str(tmp_path / "cache")}
+    before = batches(kit.five().dataset(encoder=kit.Encoder(), **settings))
+    entry = max((tmp_path / "cache").rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    entry.write_bytes(entry.read_bytes()[:100])
+    again = kit.Encoder()
+    damaged = kit.dataset(encoder=again, **settings)
+    assert again.pictures + len(again.captions) == 0
+    with pytest.raises(ScionError, match=r"its encoded form is damaged.*Start again"):
+        batches(damaged)
+    assert same(before, batches(kit.dataset(encoder=again, **settings)))
+    assert again.pictures + len(again.captions) == 1
+
+
 def test_prepared_variants_bound_what_is_encoded_and_fresh_views_are_not_bounded(kit):
     encoder = kit.Encoder()
     dataset = kit.five().dataset(encoder=encoder, colour_jitter=0.5, variants=3)
@@ -216,7 +232,7 @@ def test_an_entry_that_vanished_from_the_cache_is_named(kit, tmp_path):
     dataset = kit.five().dataset(encoder=kit.Encoder(), cache="disk", cache_path=str(tmp_path / "cache"))
     for path in (tmp_path / "cache").rglob("*.safetensors"):
         path.unlink()
-    with pytest.raises(ScionError, match=r"\.png: its encoded form has disappeared"):
+    with pytest.raises(ScionError, match=r"\.png: its encoded form is damaged, or has disappeared"):
         batches(dataset, 1)
 
 

@@ -1,19 +1,22 @@
 """The dataset of a run: items in buckets, encoded once or as they are asked for, handed out as batches."""
 
 import contextlib
+import itertools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
 from .. import randomness
 from ..errors import BadInput, ScionError
-from . import cache, captions, views
+from . import captions, views
 from .buckets import Bucket, buckets_for, nearest_bucket
+from .cache import Cache, MemoryCache, Tensors, key_of, own
 from .config import DatasetConfig
+from .disk_cache import DiskCache, folder_of
 from .items import Item, several, shown
 from .order import BatchOrder, BatchPlan
 from .pictures import open_picture
@@ -50,6 +53,17 @@ class Batch:
     views: list[View]
 
 
+class Wanted(NamedTuple):
+    """What the cache should hold: a view of a picture, or a caption."""
+
+    key: str
+    name: str
+    """For messages."""
+    item: Item | None
+    view: View | None
+    text: str
+
+
 class Dataset:
     """Items, sorted into buckets and split into training and holdout.
 
@@ -73,12 +87,14 @@ class Dataset:
         self.buckets = buckets_for(config, pixel_step, resolution)
         self.items, self.holdout = _split(sorted(items, key=lambda item: item.key), config.holdout)
         self._items = {item.key: item for item in (*self.items, *self.holdout)}
-        self._buckets = {key: nearest_bucket(i.width, i.height, self.buckets) for key, i in self._items.items()}
+        sizes = {(item.width, item.height) for item in self._items.values()}
+        nearest = {size: nearest_bucket(*size, self.buckets) for size in sizes}
+        self._buckets = {key: nearest[item.width, item.height] for key, item in self._items.items()}
         self._live_captions = any(captions.shuffles(item, config) for item in self.items)
         self._live_views = views.is_random(config) and config.variants == 0
         self.notes = self._notes()
         """What the user should know, one sentence each."""
-        self._cache: cache.EncodedCache | None = None
+        self._cache: Cache | None = None
         self._encoder: Encoder | None = None
         self._identity = ""
         self._stack: Callable[[list[Conditioning]], Conditioning] | None = None
@@ -135,11 +151,15 @@ class Dataset:
             return True
         if self._cache is None:
             self._cache = self._open_cache()
-        pictures, texts = self._wanted()
-        self._cache.claim([*pictures, *texts])
-        total, failures = len(pictures) + len(texts), []
-        with contextlib.closing(self._encoded(encoder, pictures, texts)) as encoded:
-            for done, failure in enumerate(encoded, 1):
+        total = sum(self._cache.claim(wanted.key) for wanted in self._wanted())
+        there = total - self._cache.look()
+        if watch and there:
+            watch(there, total)
+        if there == total:
+            return True
+        failures = []
+        with contextlib.closing(self._encoded(encoder)) as encoded:
+            for done, failure in enumerate(encoded, there + 1):
                 failures += [failure] if failure else []
                 if watch:
                     watch(done, total)
@@ -214,20 +234,20 @@ class Dataset:
     def _live_encoder(self, key: str) -> Encoder:
         if self._encoder is None:
             raise ScionError(
-                f"{shown(key)}: its encoded form has disappeared from the cache (was the cache's folder emptied?). "
-                "Start again: what is missing is encoded anew."
+                f"{shown(key)}: its encoded form is damaged, or has disappeared from the cache (was its folder "
+                "emptied?). Start again: what is missing is encoded anew."
             )
         return self._encoder
 
-    def _open_cache(self) -> cache.EncodedCache:
-        limit = int(self.config.cache_limit_gb * 1e9)
-        if self.config.cache == "memory":
-            return cache.EncodedCache(None, limit)
-        return cache.EncodedCache(self.config.cache_path or cache.default_folder(), limit)
+    def _open_cache(self) -> Cache:
+        limit, folder = int(self.config.cache_limit_gb * 1e9), folder_of(self.config)
+        return MemoryCache(limit) if folder is None else DiskCache(folder, limit)
 
-    def _wanted(self) -> tuple[dict[str, tuple[Item, View]], dict[str, tuple[str, str]]]:
-        """What the cache should hold, by key, bucket by bucket: (item, view) and (name for messages, caption)."""
-        pictures, texts = {}, {self._text_key(""): ("the empty caption", "")}
+    def _wanted(self) -> Iterator[Wanted]:
+        """What the cache should hold, bucket by bucket, then the captions; the same may come more than once.
+
+        Made anew each time: kept, it would take more memory than the items themselves.
+        """
         held = {item.key for item in self.holdout}
         for item in sorted(self._items.values(), key=lambda item: (self.bucket_of(item), item.key)):
             bucket = self.bucket_of(item)
@@ -235,30 +255,33 @@ class Dataset:
                 shown_views = [views.plain_view(item, bucket)]
             else:
                 shown_views = views.views_for(item, bucket, self.config, self.seed) or []
-            pictures |= {self._picture_key(item, view): (item, view) for view in shown_views}
+            for view in shown_views:
+                yield Wanted(self._picture_key(item, view), item.key, item, view, "")
+        yield Wanted(self._text_key(""), "the empty caption", None, None, "")
+        for item in self._items.values():
             if item.key in held or not captions.shuffles(item, self.config):
                 text = captions.fixed_caption(item, self.config)
-                texts.setdefault(self._text_key(text), (item.key, text))
-        return pictures, texts
+                yield Wanted(self._text_key(text), item.key, None, None, text)
 
-    def _encoded(self, encoder: Encoder, pictures: dict, texts: dict) -> Iterator[str | None]:
+    def _encoded(self, encoder: Encoder) -> Iterator[str | None]:
         """Encodes into the cache what it lacks; yields after each entry None, or what is wrong with it."""
 
-        def render(key: str) -> torch.Tensor | None:
-            if self._cache.get(key) is not None:
-                return None
-            item, view = pictures[key]
-            return views.render_view(open_picture(item), view)
+        def render(wanted: Wanted) -> torch.Tensor | None:
+            return views.render_view(open_picture(wanted.item), wanted.view) if wanted.item else None
 
+        lacking = (wanted for wanted in self._wanted() if not self._cache.has(wanted.key))
+        ahead, again = itertools.tee(lacking)
         # Pictures are read ahead in threads; the encoder itself is only ever called by one.
-        with contextlib.closing(prefetch(render, pictures, self.config.workers)) as rendered:
-            for (key, (item, _)), pixels in zip(pictures.items(), rendered, strict=True):
-                yield None if pixels is None else self._keep(key, _encode_picture, encoder, item, pixels)
-        for key, (name, text) in texts.items():
-            cached = self._cache.get(key) is not None
-            yield None if cached else self._keep(key, _encode_text, encoder, name, text)
+        with contextlib.closing(prefetch(render, ahead, self.config.workers)) as rendered:
+            for pixels, wanted in zip(rendered, again, strict=True):
+                if self._cache.has(wanted.key):  # the same picture or caption was just before this one
+                    continue
+                if wanted.item:
+                    yield self._keep(wanted.key, _encode_picture, encoder, wanted.item, pixels)
+                else:
+                    yield self._keep(wanted.key, _encode_text, encoder, wanted.name, wanted.text)
 
-    def _keep(self, key: str, encode: Callable[..., cache.Tensors], *what: object) -> str | None:
+    def _keep(self, key: str, encode: Callable[..., Tensors], *what: object) -> str | None:
         """Encode something into the cache; the complaint if the result is not finite."""
         with self._encoding:
             try:
@@ -269,10 +292,10 @@ class Dataset:
         return None
 
     def _picture_key(self, item: Item, view: View) -> str:
-        return cache.key("picture", self._identity, item.digest, view.digest)
+        return key_of("picture", self._identity, item.digest, view.digest)
 
     def _text_key(self, text: str) -> str:
-        return cache.key("caption", self._identity, text)
+        return key_of("caption", self._identity, text)
 
     def _notes(self) -> list[str]:
         notes, config = [], self.config
@@ -302,7 +325,7 @@ class NotFinite(BadInput):
     """An encoder made numbers that no training survives."""
 
 
-def _encode_picture(encoder: Encoder, item: Item, pixels: torch.Tensor) -> cache.Tensors:
+def _encode_picture(encoder: Encoder, item: Item, pixels: torch.Tensor) -> Tensors:
     """Latents float32 [C, h, w] of pixels [H, W, 3]."""
     with torch.no_grad():
         latents = encoder.encode_pictures(pixels[None])[0].float()
@@ -311,10 +334,10 @@ def _encode_picture(encoder: Encoder, item: Item, pixels: torch.Tensor) -> cache
             f"{shown(item.key)}: its latents are not finite (NaN or infinity). The VAE overflows in half precision: "
             "run it in float32 (ComfyUI: --fp32-vae), or use a VAE that is made for fp16."
         )
-    return {"latents": cache.own(latents)}
+    return {"latents": own(latents)}
 
 
-def _encode_text(encoder: Encoder, name: str, text: str) -> cache.Tensors:
+def _encode_text(encoder: Encoder, name: str, text: str) -> Tensors:
     with torch.no_grad():
         (conditioning,) = encoder.encode_captions([text])
     broken = [key for key, tensor in conditioning.items() if not torch.isfinite(tensor).all()]
@@ -323,7 +346,7 @@ def _encode_text(encoder: Encoder, name: str, text: str) -> cache.Tensors:
             f"{shown(name)}: the conditioning of its caption is not finite ({', '.join(broken)}; caption: "
             f"{text[:60]!r}). Run the text encoder in bfloat16 or float32."
         )
-    return {key: cache.own(tensor) for key, tensor in conditioning.items()}
+    return {key: own(tensor) for key, tensor in conditioning.items()}
 
 
 def _split(items: list[Item], holdout: int) -> tuple[list[Item], list[Item]]:
@@ -333,11 +356,14 @@ def _split(items: list[Item], holdout: int) -> tuple[list[Item], list[Item]]:
     """
     if not items:
         raise BadInput("dataset: there is no picture to train on.")
+    if not holdout:
+        return items, []
     ranked = sorted(items, key=lambda item: (randomness.key("holdout", item.digest), item.key))
     chosen = {item.digest for item in ranked[:holdout]}
     training = [item for item in items if item.digest not in chosen]
     if not training:
         raise BadInput(
-            f"holdout: {holdout} of {len(items)} pictures leaves none to train on; hold out at most {len(items) - 1}."
+            f"dataset.holdout: {holdout} of {len(items)} pictures leaves none to train on; hold out at most "
+            f"{len(items) - 1}."
         )
     return training, [item for item in items if item.digest in chosen]

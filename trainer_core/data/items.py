@@ -1,16 +1,16 @@
 """An item: one picture with its caption, as scanning found it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-Picture = Path | Image.Image | np.ndarray
-"""Where pixels come from: a file, a PIL picture, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]."""
+Picture = str | Image.Image | np.ndarray
+"""Where pixels come from: a file's path (as text, which takes a fifth of a Path's memory), a PIL picture, or uint8
+[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     key: str
     """Path within the dataset, with forward slashes; unique, and part of every random draw for this item."""

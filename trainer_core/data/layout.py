@@ -2,28 +2,27 @@
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from . import captions
 from .config import DatasetConfig
 from .items import Picture, several, shown
-from .pictures import ENDINGS
+from .scan_index import ScanIndex
+from .walk import File, is_inside, stamp_of, walk
 
-CAPTION_ENDINGS = (".txt", ".caption")
 TABLES = ("metadata.csv", "metadata.jsonl")
 FOLDER_REPEATS_MOST = 1000
 """A folder "2024_summer" is a year and not 2024 repeats."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Found:
     """A picture and its caption, before the picture was opened."""
 
     key: str
-    picture: Picture
+    picture: File | Picture
     caption: str
     repeats: int = 1
 
@@ -37,11 +36,15 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
-def list_folder(root: Path, config: DatasetConfig) -> Listing:
+def list_folder(root: Path, config: DatasetConfig, index: ScanIndex) -> Listing:
     """Every picture of a dataset's folder with its caption, sorted by key; no picture is opened.
 
     A metadata table (at the top or in `train`) decides alone which pictures belong; otherwise every picture in the
     folder and its subfolders does, with the text file of the same name as its caption.
+
+    Args:
+        root: without links in it.
+        index: knows the captions of text files that have not changed since they were read.
     """
     listing = Listing()
     tables = [] if config.captions == "files" else [t for f in (root, root / "train") for t in _tables_in(f)]
@@ -59,7 +62,7 @@ def list_folder(root: Path, config: DatasetConfig) -> Listing:
             f"{root}: has no metadata.csv or metadata.jsonl, here or in train; write one, or set captions to 'auto'."
         )
     else:
-        _from_files(root, listing)
+        _from_files(root, listing, index)
     listing.found.sort(key=lambda found: found.key)
     return listing
 
@@ -76,14 +79,14 @@ def _from_table(root: Path, table: Path, listing: Listing) -> None:
     for row in rows:
         where = f"{name}: line {row.line}"
         try:
-            path = _inside(root, folder, row.file_name)
+            file = _inside(root, folder, row.file_name)
         except ValueError as error:
             listing.problems.append(f"{where}: file_name {row.file_name!r:.300} {error}")
             continue
-        key = path.relative_to(root).as_posix()
+        key = file.key
         before = seen.setdefault(key, row)
         if before is row:
-            listing.found.append(Found(key, path, row.text))
+            listing.found.append(Found(key, file, row.text))
         elif before.text == row.text:
             listing.notes.append(f"{where}: {shown(key)} is listed on line {before.line} already; it counts once.")
         else:
@@ -91,10 +94,9 @@ def _from_table(root: Path, table: Path, listing: Listing) -> None:
                 f"{where}: {shown(key)} has another caption than on line {before.line}; keep one of the two lines."
             )
     others, texts = [], 0
-    for path in _walk(folder, root, Listing()):
-        if path.suffix.lower() in ENDINGS and path.relative_to(root).as_posix() not in seen:
-            others.append(shown(path.relative_to(root).as_posix()))
-        texts += path.suffix.lower() in CAPTION_ENDINGS
+    for _, files in walk(str(root), str(folder), []):
+        others += [shown(file.key) for file in files if file.is_picture and file.key not in seen]
+        texts += sum(not file.is_picture for file in files)
     if others:
         listing.notes.append(f"{name} does not list {several(others)}: left out.")
     if texts:
@@ -104,7 +106,7 @@ def _from_table(root: Path, table: Path, listing: Listing) -> None:
         )
 
 
-def _inside(root: Path, folder: Path, name: str) -> Path:
+def _inside(root: Path, folder: Path, name: str) -> File:
     """The file that a table means, never outside the dataset.
 
     Raises:
@@ -120,109 +122,76 @@ def _inside(root: Path, folder: Path, name: str) -> Path:
     try:
         if not path.is_file():
             raise ValueError("does not exist; correct the name, or delete the line.")
-        if not path.resolve().is_relative_to(root):
+        if not is_inside(str(path), str(root)):
             raise ValueError("is a link that leads out of the dataset's folder; copy the file instead.")
+        return File(path.relative_to(root).as_posix(), str(path), stamp_of(path.stat()))
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror or error}).") from None
-    return path
 
 
-def _from_files(root: Path, listing: Listing) -> None:
-    texts: dict[tuple[Path, str], list[Path]] = {}
-    pictures: list[Path] = []
-    for path in _walk(root, root, listing):
-        if path.suffix.lower() in ENDINGS:
-            pictures.append(path)
-        elif path.suffix.lower() in CAPTION_ENDINGS:
-            texts.setdefault((path.parent, path.stem), []).append(path)
-    read = {stem: _caption_of(root, paths, listing) for stem, paths in texts.items()}
-    users = Counter((path.parent, path.stem) for path in pictures)
-    for stem, count in users.items():
-        if count > 1 and stem in texts:
-            names = [shown(p.relative_to(root).as_posix()) for p in pictures if (p.parent, p.stem) == stem]
-            listing.notes.append(f"{' and '.join(names)} share the caption {shown(texts[stem][0].name)}.")
-    lonely = [shown(p.relative_to(root).as_posix()) for s, paths in texts.items() if s not in users for p in paths]
+def _from_files(root: Path, listing: Listing, index: ScanIndex) -> None:
+    shared, lonely, repeated = [], [], {}
+    for folder, files in walk(str(root), str(root), listing.problems):
+        texts: dict[str, list[File]] = defaultdict(list)
+        for file in files:
+            if not file.is_picture:
+                texts[file.stem].append(file)
+        captions_of = {stem: _caption_of(same, listing, index) for stem, same in texts.items()}
+        pictures = [file for file in files if file.is_picture]
+        users = Counter(file.stem for file in pictures)
+        for stem, count in users.items():
+            if count > 1 and stem in texts:
+                names = [shown(file.key) for file in pictures if file.stem == stem]
+                shared.append(f"{' and '.join(names)} share the caption {shown(os.path.basename(texts[stem][0].key))}.")
+        lonely += [shown(file.key) for stem, same in texts.items() if stem not in users for file in same]
+        repeats = _folder_repeats(folder, repeated) if pictures else 1
+        for file in pictures:
+            caption = captions_of.get(file.stem, "")
+            if caption is not None:
+                listing.found.append(Found(file.key, file, caption, repeats))
+    listing.notes += shared
     if lonely:
         listing.notes.append(f"no picture belongs to {several(lonely)}: not used.")
-    repeats = _folder_repeats(root, {path.parent for path in pictures}, listing)
-    for path in pictures:
-        caption = read.get((path.parent, path.stem), "")
-        if caption is not None:
-            listing.found.append(Found(path.relative_to(root).as_posix(), path, caption, repeats[path.parent]))
+    listing.notes += repeated.values()
 
 
-def _caption_of(root: Path, paths: list[Path], listing: Listing) -> str | None:
+def _caption_of(files: list[File], listing: Listing, index: ScanIndex) -> str | None:
     """The caption in a picture's text files; None if it cannot be told (the problem is then in the listing)."""
     said = set()
-    for path in paths:
-        name = shown(path.relative_to(root).as_posix())
-        try:
-            said.add(captions.read_text(path))
-        except ValueError as error:
-            listing.problems.append(f"{name}: {error}")
-            return None
+    for file in files:
+        caption = index.known(file)
+        if not isinstance(caption, str):
+            try:
+                caption = captions.read_text(Path(file.path))
+            except ValueError as error:
+                listing.problems.append(f"{shown(file.key)}: {error}")
+                return None
+            index.keep(file, caption)
+        said.add(caption)
     if len(said) > 1:
-        names = " and ".join(shown(path.relative_to(root).as_posix()) for path in paths)
+        names = " and ".join(shown(file.key) for file in files)
         listing.problems.append(f"{names}: two different captions for one picture; keep one.")
         return None
     return said.pop()
 
 
-def _folder_repeats(root: Path, folders: set[Path], listing: Listing) -> dict[Path, int]:
-    """How often the pictures of each folder are repeated: kohya's `<repeats>_<name>`, the innermost folder so named."""
-    repeats, told = {}, set()
-    for folder in sorted(folders):
-        repeats[folder] = 1
-        for part in reversed(folder.relative_to(root).parts):
-            match = re.fullmatch(r"([0-9]{1,9})_(.+)", part)
-            if not match:
-                continue
+def _folder_repeats(folder: str, notes: dict[str, str]) -> int:
+    """How often the pictures of a folder are repeated: kohya's `<repeats>_<name>`, the innermost folder so named.
+
+    Args:
+        folder: its key.
+        notes: by name of a folder, what is to be said of it.
+    """
+    for part in reversed(folder.split("/")):
+        match = re.fullmatch(r"([0-9]{1,9})_(.+)", part)
+        if match:
             number = int(match[1])
             usable = 1 <= number <= FOLDER_REPEATS_MOST
-            if usable:
-                repeats[folder] = number
-            if part not in told:
-                told.add(part)
-                what = f"each picture {number} times an epoch" if usable else "not taken for a number of repeats"
-                listing.notes.append(
-                    f"folder {shown(part)}: {what}" + ("." if usable else f" (1 to {FOLDER_REPEATS_MOST}).")
-                )
-            break
-    return repeats
-
-
-def _walk(folder: Path, root: Path, listing: Listing) -> Iterator[Path]:
-    """Files below `folder` in a fixed order. Hidden ones are left out; what leads outside is a problem."""
-
-    def failed(error: OSError) -> None:
-        listing.problems.append(f"{shown(error.filename)}: cannot be read ({error.strerror or error}).")
-
-    for at, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in [name for name in folders if os.path.islink(os.path.join(at, name))]:
-            folders.remove(name)
-            where = shown((Path(at) / name).relative_to(root).as_posix())
-            listing.problems.append(
-                f"{where}: is a linked folder, which is not followed; copy it, or name it as the dataset."
+            what = (
+                f"each picture {number} times an epoch."
+                if usable
+                else f"not taken for a number of repeats (1 to {FOLDER_REPEATS_MOST})."
             )
-        for name in sorted(files):
-            path = Path(at) / name
-            where = path.relative_to(root).as_posix()
-            if name.startswith(".") or path.suffix.lower() not in ENDINGS + CAPTION_ENDINGS:
-                continue
-            if not where.isascii() and not _is_text(where):
-                listing.problems.append(f"{ascii(where)}: the name is no valid text; rename the file.")
-            elif not path.resolve().is_relative_to(root):
-                listing.problems.append(
-                    f"{shown(where)}: is a link that leads out of the dataset's folder; copy the file instead."
-                )
-            elif path.is_file():
-                yield path
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+            notes.setdefault(part, f"folder {shown(part)}: {what}")
+            return number if usable else 1
+    return 1

@@ -1,6 +1,9 @@
 """The order of training: which pictures are in which batch, known for every batch of the run without running it."""
 
+import bisect
+import itertools
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -28,6 +31,30 @@ class BatchPlan(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class _Epoch(NamedTuple):
+    """Numbers instead of entries, because an epoch can have millions of them."""
+
+    entries: list[array]
+    """For each bucket, the order of its entries."""
+    batches: array
+    """The order of the batches."""
+
+
+class _Group:
+    """The entries of a bucket, each item's repeats one after another."""
+
+    def __init__(self, bucket: Bucket, items: Sequence[tuple[str, int]]):
+        self.bucket, self.keys = bucket, [key for key, _ in items]
+        self.ends = array("Q", itertools.accumulate(repeats for _, repeats in items))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def entry(self, number: int) -> Entry:
+        item = bisect.bisect_right(self.ends, number)
+        return Entry(self.keys[item], number - (self.ends[item - 1] if item else 0))
+
+
 class BatchOrder:
     """An endless sequence of batches, where each epoch shows every repeat of every item exactly once.
 
@@ -45,18 +72,15 @@ class BatchOrder:
         Raises:
             BadInput: there is nothing to train on, or no batch size.
         """
-        self._groups = {
-            bucket: [Entry(key, repeat) for key, repeats in sorted(groups[bucket]) for repeat in range(repeats)]
-            for bucket in sorted(groups)
-        }
+        self._groups = [_Group(bucket, sorted(groups[bucket])) for bucket in sorted(groups)]
         if batch_size < 1:
             raise BadInput(f"batch_size: {batch_size} is out of range: at least 1")
         self.batch_size, self.seed = batch_size, seed
-        self.batches_per_epoch = sum(-(-len(entries) // batch_size) for entries in self._groups.values())
-        self.entries_per_epoch = sum(map(len, self._groups.values()))
+        self.batches_per_epoch = sum(-(-len(group) // batch_size) for group in self._groups)
+        self.entries_per_epoch = sum(map(len, self._groups))
         if not self.batches_per_epoch:
             raise BadInput("dataset: there is no picture to train on.")
-        self._epochs: OrderedDict[int, list[tuple[Bucket, tuple[Entry, ...]]]] = OrderedDict()
+        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.Lock()
 
     def batch(self, index: int) -> BatchPlan:
@@ -67,15 +91,22 @@ class BatchOrder:
                 self._epochs[epoch] = self._epoch(epoch)
                 while len(self._epochs) > EPOCHS_KEPT:
                     self._epochs.popitem(last=False)
-            bucket, entries = self._epochs[epoch][position]
-        return BatchPlan(index, epoch, bucket, entries)
+            order = self._epochs[epoch]
+        return BatchPlan(index, epoch, *self._at(order, order.batches[position]))
 
-    def _epoch(self, epoch: int) -> list[tuple[Bucket, tuple[Entry, ...]]]:
+    def _at(self, order: _Epoch, batch: int) -> tuple[Bucket, tuple[Entry, ...]]:
+        """Batches are numbered through the buckets, in the order of their shuffled entries."""
+        for group, shuffled in zip(self._groups, order.entries, strict=True):
+            batches = -(-len(group) // self.batch_size)
+            if batch < batches:
+                chosen = shuffled[batch * self.batch_size : (batch + 1) * self.batch_size]
+                return group.bucket, tuple(map(group.entry, chosen))
+            batch -= batches
+        raise IndexError(batch)
+
+    def _epoch(self, epoch: int) -> _Epoch:
         dice = randomness.dice(self.seed, "order", epoch)
-        batches = []
-        for bucket, entries in self._groups.items():
-            shuffled = dice.sample(entries, len(entries))
-            starts = range(0, len(shuffled), self.batch_size)
-            batches += [(bucket, tuple(shuffled[start : start + self.batch_size])) for start in starts]
+        entries = [array("I", dice.sample(range(len(group)), len(group))) for group in self._groups]
+        batches = array("I", range(self.batches_per_epoch))
         dice.shuffle(batches)
-        return batches
+        return _Epoch(entries, batches)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,7 @@ def check_picture(picture: Picture) -> Checked:
 
 def digest_of(picture: Picture, data: bytes | Image.Image) -> str:
     """SHA-256, in hexadecimal, of a file's bytes or of a picture's mode, size and pixels."""
-    if isinstance(picture, Path):
+    if isinstance(picture, str):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha256(f"{data.mode} {data.size} ".encode() + data.tobytes()).hexdigest()
 
@@ -60,7 +61,7 @@ def open_picture(item: Item) -> Image.Image:
     """
     try:
         data = _bytes_of(item.picture)
-        if isinstance(item.picture, Path) and digest_of(item.picture, data) != item.digest:
+        if isinstance(item.picture, str) and digest_of(item.picture, data) != item.digest:
             raise ValueError("was changed since the dataset was scanned; start again.")
         return _decoded(_opened(data) if isinstance(data, bytes) else data)
     except ValueError as error:
@@ -94,15 +95,15 @@ def _bytes_of(picture: Picture) -> bytes | Image.Image:
     """A file's bytes, or the picture in memory."""
     if isinstance(picture, Image.Image):
         return picture
-    if not isinstance(picture, Path):
+    if not isinstance(picture, str):
         return from_array(picture)
     try:
-        size = picture.stat().st_size
+        size = os.stat(picture).st_size
         if size == 0:
             raise ValueError("is empty (0 bytes); copy it again or delete it.")
         if size > FILE_BYTES_MOST:
             raise ValueError(f"has {size:,} bytes (at most {FILE_BYTES_MOST:,}); save it smaller.")
-        return picture.read_bytes()
+        return Path(picture).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error}).") from None
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +13,13 @@ from PIL import Image
 
 from . import captions
 from .config import DatasetConfig
-from .items import Item, shown
-from .layout import Found, list_folder
-from .pictures import check_picture, from_array
+from .disk_cache import folder_of
+from .items import Item, Picture, shown
+from .layout import Found, Listing, list_folder
+from .pictures import Checked, check_picture, from_array
 from .prefetch import prefetch
+from .scan_index import ScanIndex, scan_index
+from .walk import File
 
 Watch = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -38,14 +41,20 @@ class Scan:
     @property
     def fingerprint(self) -> str:
         """Hash over keys, pictures, captions and repeats: equal for a copy of the dataset elsewhere."""
-        said = [(item.key, item.digest, item.caption, item.repeats) for item in self.items]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        digest = hashlib.sha256(b"[")
+        for number, item in enumerate(self.items):
+            said = json.dumps([item.key, item.digest, item.caption, item.repeats])
+            digest.update((", " if number else "").encode() + said.encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
 
 def scan_folder(
     config: DatasetConfig, watch: Watch | None = None, should_stop: Callable[[], bool] | None = None
 ) -> Scan:
     """Every item in `config.path`; each picture is decoded once, so that a damaged one is found now.
+
+    With a cache on the disk this is remembered there: a file that has not changed since is not opened again.
 
     Args:
         watch: told how many pictures are checked.
@@ -60,12 +69,17 @@ def scan_folder(
             return Scan([], [f"{shown(config.path)}: {what}."])
     except (OSError, ValueError, RuntimeError) as error:
         return Scan([], [f"{shown(config.path)}: is no usable path ({error})."])
-    listing = list_folder(root, config)
+    with scan_index(folder_of(config)) as index:
+        return _scan_root(root, config, index, watch, should_stop)
+
+
+def _scan_root(root: Path, config: DatasetConfig, index: ScanIndex, watch, should_stop) -> Scan:
+    listing = list_folder(root, config, index)
     if not listing.found and not listing.problems:
         listing.problems.append(
             f"{shown(config.path)}: has no pictures (.jpg, .jpeg, .png, .webp, .bmp, .avif), here or in its subfolders."
         )
-    return _check(listing.found, listing.problems, listing.notes, config, watch, should_stop)
+    return _check(listing, config, index, watch, should_stop)
 
 
 def scan_memory(
@@ -99,65 +113,78 @@ def scan_memory(
             problems.append(f"{name}: {error}")
     if not pictures:
         problems.append("pictures: there are none; wire at least one picture to the dataset.")
-    return _check(found, problems, [], config, watch, should_stop)
+    return _check(Listing(found, problems), config, ScanIndex(None), watch, should_stop)
 
 
 def _check(
-    found: list[Found],
-    problems: list[str],
-    notes: list[str],
+    listing: Listing,
     config: DatasetConfig,
+    index: ScanIndex,
     watch: Watch | None,
     should_stop: Callable[[], bool] | None,
 ) -> Scan:
-    """Items from what was listed: pictures are decoded in threads, their order stays."""
+    """Items from what was listed, in that order; pictures that the index does not know are decoded in threads."""
     items, animated, uncaptioned, stopped = [], [], [], False
-    threads = min(8, os.cpu_count() or 1)
-    with contextlib.closing(
-        prefetch(lambda index: _checked(found[index], config), range(len(found)), threads)
-    ) as checked:
-        for done, (outcome, frames) in enumerate(checked, 1):
+    problems = listing.problems
+    with contextlib.closing(_looked_at(listing.found, index)) as looked_at:
+        for done, (found, picture) in enumerate(zip(listing.found, looked_at, strict=True), 1):
+            outcome = picture if isinstance(picture, str) else _item(found, picture, config)
             if isinstance(outcome, str):
-                problems.append(outcome)
-            elif isinstance(outcome, Uncaptioned):
-                uncaptioned.append(outcome.found)
+                problems.append(f"{_name(found)}: {outcome}")
+            elif outcome is None:
+                uncaptioned.append(found)
             else:
                 items.append(outcome)
-                animated += [shown(outcome.key)] if frames > 1 else []
+                animated += [shown(outcome.key)] if picture.frames > 1 else []
             if watch:
-                watch(done, len(found))
+                watch(done, len(listing.found))
             if should_stop and should_stop():
-                stopped = done < len(found)
+                stopped = done < len(listing.found)
                 break
-    problems += _missing_captions(uncaptioned, len(found))
-    notes = [*notes, *(f"{name}: is animated; its first frame is used." for name in animated), *_twins(items)]
+    problems += _missing_captions(uncaptioned, len(listing.found))
+    notes = [*listing.notes, *(f"{name}: is animated; its first frame is used." for name in animated), *_twins(items)]
     if config.skip_bad and items:
         notes, problems = [*(f"left out: {problem}" for problem in problems), *notes], []
     return Scan(items, problems, notes, stopped)
 
 
-@dataclass(frozen=True)
-class Uncaptioned:
-    """A picture that is fine but for its caption."""
+def _looked_at(listed: list[Found], index: ScanIndex) -> Iterator[Checked | str]:
+    """What there is to know of each picture, or what is wrong with it."""
+    known = [_known(found, index) for found in listed]
+    unknown = (found.picture for found, facts in zip(listed, known, strict=True) if facts is None)
+    with contextlib.closing(prefetch(_checked, unknown, min(8, os.cpu_count() or 1))) as checked:
+        for found, facts in zip(listed, known, strict=True):
+            if facts is None:
+                facts = next(checked)
+                if isinstance(found.picture, File) and isinstance(facts, Checked):
+                    index.keep(found.picture, facts)
+            yield facts
 
-    found: Found
+
+def _known(found: Found, index: ScanIndex) -> Checked | None:
+    facts = index.known(found.picture) if isinstance(found.picture, File) else None
+    if isinstance(facts, list) and [type(fact) for fact in facts] == [int, int, str, int]:
+        return Checked(*facts)
+    return None
 
 
-def _checked(found: Found, config: DatasetConfig) -> tuple[Item | str | Uncaptioned, int]:
-    """The item and its number of frames, or the problem with it."""
-    name = _name(found)
+def _checked(picture: File | Picture) -> Checked | str:
     try:
-        checked = check_picture(found.picture)
-        caption = captions.fill_missing(found.caption, PurePosixPath(found.key).stem, config)
-        if caption is None:
-            return Uncaptioned(found), 0
-        if captions.PLACEHOLDER in caption and not config.trigger.strip():
-            raise ValueError("its caption holds [trigger], but there is no trigger word; set trigger.")
+        return check_picture(picture.path if isinstance(picture, File) else picture)
     except ValueError as error:
-        return f"{name}: {error}", 0
+        return str(error)
+
+
+def _item(found: Found, picture: Checked, config: DatasetConfig) -> Item | str | None:
+    """The item, or the problem with its caption; None if it has none and needs one."""
+    caption = captions.fill_missing(found.caption, PurePosixPath(found.key).stem, config)
+    if caption is None:
+        return None
+    if captions.PLACEHOLDER in caption and not config.trigger.strip():
+        return "its caption holds [trigger], but there is no trigger word; set trigger."
+    source = found.picture.path if isinstance(found.picture, File) else found.picture
     repeats = found.repeats * config.repeats
-    item = Item(found.key, found.picture, caption, checked.width, checked.height, repeats, checked.digest)
-    return item, checked.frames
+    return Item(found.key, source, caption, picture.width, picture.height, repeats, picture.digest)
 
 
 def _loaded(picture: Image.Image) -> Image.Image:
@@ -181,21 +208,23 @@ def _missing_captions(uncaptioned: list[Found], pictures: int) -> list[str]:
 
 
 def _name(found: Found) -> str:
-    return shown(found.key) if isinstance(found.picture, Path) else f"picture {found.key}"
+    return shown(found.key) if isinstance(found.picture, File) else f"picture {found.key}"
 
 
 def _how_to_caption(found: Found) -> str:
     where = (
-        f"write it to {shown(PurePosixPath(found.key).stem)}.txt, " if isinstance(found.picture, Path) else "give one, "
+        f"write it to {shown(PurePosixPath(found.key).stem)}.txt, " if isinstance(found.picture, File) else "give one, "
     )
     return f"{where}or say what to do by missing_captions (empty, trigger, name)"
 
 
 def _twins(items: list[Item]) -> list[str]:
     """Notes about pictures that are there more than once."""
+    seen, again = set(), set()
+    for item in items:
+        (again if item.digest in seen else seen).add(item.digest)
     same = defaultdict(list)
     for item in items:
-        same[item.digest].append(shown(item.key))
-    return [
-        f"{' and '.join(keys)} are the same picture; it counts {len(keys)} times." for keys in same.values() if keys[1:]
-    ]
+        if item.digest in again:
+            same[item.digest].append(shown(item.key))
+    return [f"{' and '.join(keys)} are the same picture; it counts {len(keys)} times." for keys in same.values()]

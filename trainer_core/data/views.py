@@ -71,7 +71,7 @@ class View:
     @property
     def digest(self) -> str:
         """Hash over all that decides the pixels."""
-        return hashlib.sha256(json.dumps([RENDERING, dataclasses.asdict(self)], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([RENDERING, vars(self)], sort_keys=True).encode()).hexdigest()
 
 
 def plain_view(item: Item, bucket: Bucket) -> View:
