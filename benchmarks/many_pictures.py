@@ -81,7 +81,7 @@ def started(folder: str, cache: str) -> dict:
     lap("first batch")
     assert len(batch.keys) == BATCH and len(fingerprint) == 64
     told["all"] = round(sum(told.values()), 2)
-    told["peak MB"] = round((psutil.Process().memory_info().peak_wset if sys.platform == "win32" else _peak()) / 1e6)
+    told["peak MB"] = round(_peak() / 1e6)
     told["bytes a picture"] = round((_resident() - before) / len(scan.items))
     return told
 

@@ -1,6 +1,5 @@
 """What a scan found out is remembered beside a cache on the disk, and only as long as it is true."""
 
-import json
 import os
 import sqlite3
 import time
@@ -94,7 +93,7 @@ def test_a_damaged_index_costs_time_and_nothing_else(kit, settings, tmp_path, da
         path.mkdir()
     elif damage == "lies":
         with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE files SET found = ?", (json.dumps({"not": "a fact"}),))
+            connection.execute("UPDATE files SET size = size + 1, caption = 7, width = 'wide'")
     else:
         holder = sqlite3.connect(path)
         holder.execute("BEGIN EXCLUSIVE")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from trainer_core.engine import output
 from trainer_core.engine.output import file_name
 from trainer_core.errors import BadInput
 from trainer_core.lora_file.safe_io import read_header
@@ -80,3 +81,10 @@ def test_it_tells_strangers_nothing_about_the_disk(said, base, pictures, tmp_pat
     for path in (base.parent, pictures.parent, tmp_path):
         assert str(path) not in text
     assert "things" in text  # the folder's own name is told
+
+
+def test_of_captions_that_are_all_different_it_tells_the_most_frequent_parts(train, monkeypatch):
+    monkeypatch.setattr(output, "TAGS_MOST", 3)
+    result, _ = train({"run.steps": 1})
+    (tags,) = json.loads(read_header(result.lora).metadata["ss_tag_frequency"]).values()
+    assert tags == {"red": 5, "big": 5, "old": 5}

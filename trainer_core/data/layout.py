@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from . import captions
 from .config import DatasetConfig
 from .items import Picture, several, shown
-from .scan_index import ScanIndex
-from .walk import File, is_inside, stamp_of, walk
+from .pictures import Checked
+from .scan_index import Facts, ScanIndex
+from .walk import File, is_inside, stamp_of, stem_of, walk
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 FOLDER_REPEATS_MOST = 1000
@@ -25,6 +26,8 @@ class Found:
     picture: File | Picture
     caption: str
     repeats: int = 1
+    known: Checked | None = None
+    """What an earlier scan found out about the picture, which has not changed since."""
 
 
 @dataclass
@@ -56,7 +59,7 @@ def list_folder(root: Path, config: DatasetConfig, index: ScanIndex) -> Listing:
         names = " and ".join(t.relative_to(root).as_posix() for t in tables)
         listing.problems.append(f"{names}: more than one metadata table; keep one.")
     elif tables:
-        _from_table(root, tables[0], listing)
+        _from_table(root, tables[0], listing, index)
     elif config.captions == "metadata":
         listing.problems.append(
             f"{root}: has no metadata.csv or metadata.jsonl, here or in train; write one, or set captions to 'auto'."
@@ -71,32 +74,29 @@ def _tables_in(folder: Path) -> list[Path]:
     return [folder / name for name in TABLES if (folder / name).is_file()]
 
 
-def _from_table(root: Path, table: Path, listing: Listing) -> None:
-    folder, name = table.parent, table.relative_to(root).as_posix()
+def _from_table(root: Path, table: Path, listing: Listing, index: ScanIndex) -> None:
+    name, lines = table.relative_to(root).as_posix(), {}
     rows, wrong = captions.read_table(table)
     listing.problems += [f"{name}: {problem}" for problem in wrong]
-    seen: dict[str, captions.Row] = {}
+    pictures, texts, known = _around(root, table.parent, index)
     for row in rows:
         where = f"{name}: line {row.line}"
         try:
-            file = _inside(root, folder, row.file_name)
+            # Nearly all of them were met on the walk; only for the others is the system asked, file by file.
+            file = pictures.get(_key(root, table.parent, row.file_name)) or _inside(root, table.parent, row.file_name)
         except ValueError as error:
             listing.problems.append(f"{where}: file_name {row.file_name!r:.300} {error}")
             continue
-        key = file.key
-        before = seen.setdefault(key, row)
+        before = lines.setdefault(file.key, row)
         if before is row:
-            listing.found.append(Found(key, file, row.text))
+            listing.found.append(Found(file.key, file, row.text, known=known.get(file.key)))
         elif before.text == row.text:
-            listing.notes.append(f"{where}: {shown(key)} is listed on line {before.line} already; it counts once.")
+            listing.notes.append(f"{where}: {shown(file.key)} is listed on line {before.line} already; it counts once.")
         else:
             listing.problems.append(
-                f"{where}: {shown(key)} has another caption than on line {before.line}; keep one of the two lines."
+                f"{where}: {shown(file.key)} has another caption than on line {before.line}; keep one of the two lines."
             )
-    others, texts = [], 0
-    for _, files in walk(str(root), str(folder), []):
-        others += [shown(file.key) for file in files if file.is_picture and file.key not in seen]
-        texts += sum(not file.is_picture for file in files)
+    others = [shown(key) for key in pictures if key not in lines]
     if others:
         listing.notes.append(f"{name} does not list {several(others)}: left out.")
     if texts:
@@ -104,6 +104,22 @@ def _from_table(root: Path, table: Path, listing: Listing) -> None:
             f"{name} gives the captions, so {texts} text files beside the pictures are not read "
             "(set captions to 'files' to read those instead)."
         )
+
+
+def _around(root: Path, folder: Path, index: ScanIndex) -> tuple[dict[str, File], int, dict[str, Checked]]:
+    """The pictures that a table may mean, by key; how many text files there are; what is known of the pictures."""
+    pictures, known, texts = {}, {}, 0
+    for _, files in walk(str(root), str(folder), []):
+        here = [file for file in files if file.is_picture]
+        pictures |= {file.key: file for file in here}
+        known |= {key: facts for key, facts in index.known(here).items() if isinstance(facts, Checked)}
+        texts += len(files) - len(here)
+    return pictures, texts, known
+
+
+def _key(root: Path, folder: Path, name: str) -> str:
+    """The key of a table's entry, if it is written plainly."""
+    return name if folder == root else f"{folder.name}/{name}"
 
 
 def _inside(root: Path, folder: Path, name: str) -> File:
@@ -132,34 +148,36 @@ def _inside(root: Path, folder: Path, name: str) -> File:
 def _from_files(root: Path, listing: Listing, index: ScanIndex) -> None:
     shared, lonely, repeated = [], [], {}
     for folder, files in walk(str(root), str(root), listing.problems):
-        texts: dict[str, list[File]] = defaultdict(list)
+        known, pictures, texts = index.known(files), [], defaultdict(list)
         for file in files:
-            if not file.is_picture:
-                texts[file.stem].append(file)
-        captions_of = {stem: _caption_of(same, listing, index) for stem, same in texts.items()}
-        pictures = [file for file in files if file.is_picture]
-        users = Counter(file.stem for file in pictures)
+            if file.is_picture:
+                pictures.append((stem_of(file.key), file))
+            else:
+                texts[stem_of(file.key)].append(file)
+        captions_of = {stem: _caption_of(same, known, listing, index) for stem, same in texts.items()}
+        users = Counter(stem for stem, _ in pictures)
         for stem, count in users.items():
             if count > 1 and stem in texts:
-                names = [shown(file.key) for file in pictures if file.stem == stem]
+                names = [shown(file.key) for other, file in pictures if other == stem]
                 shared.append(f"{' and '.join(names)} share the caption {shown(os.path.basename(texts[stem][0].key))}.")
         lonely += [shown(file.key) for stem, same in texts.items() if stem not in users for file in same]
         repeats = _folder_repeats(folder, repeated) if pictures else 1
-        for file in pictures:
-            caption = captions_of.get(file.stem, "")
+        for stem, file in pictures:
+            caption, facts = captions_of.get(stem, ""), known.get(file.key)
             if caption is not None:
-                listing.found.append(Found(file.key, file, caption, repeats))
+                facts = facts if isinstance(facts, Checked) else None
+                listing.found.append(Found(file.key, file, caption, repeats, facts))
     listing.notes += shared
     if lonely:
         listing.notes.append(f"no picture belongs to {several(lonely)}: not used.")
     listing.notes += repeated.values()
 
 
-def _caption_of(files: list[File], listing: Listing, index: ScanIndex) -> str | None:
+def _caption_of(files: list[File], known: dict[str, Facts], listing: Listing, index: ScanIndex) -> str | None:
     """The caption in a picture's text files; None if it cannot be told (the problem is then in the listing)."""
     said = set()
     for file in files:
-        caption = index.known(file)
+        caption = known.get(file.key)
         if not isinstance(caption, str):
             try:
                 caption = captions.read_text(Path(file.path))

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -19,7 +19,7 @@ from .layout import Found, Listing, list_folder
 from .pictures import Checked, check_picture, from_array
 from .prefetch import prefetch
 from .scan_index import ScanIndex, scan_index
-from .walk import File
+from .walk import File, stem_of
 
 Watch = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -150,22 +150,16 @@ def _check(
 
 def _looked_at(listed: list[Found], index: ScanIndex) -> Iterator[Checked | str]:
     """What there is to know of each picture, or what is wrong with it."""
-    known = [_known(found, index) for found in listed]
-    unknown = (found.picture for found, facts in zip(listed, known, strict=True) if facts is None)
+    unknown = (found.picture for found in listed if found.known is None)
     with contextlib.closing(prefetch(_checked, unknown, min(8, os.cpu_count() or 1))) as checked:
-        for found, facts in zip(listed, known, strict=True):
-            if facts is None:
-                facts = next(checked)
-                if isinstance(found.picture, File) and isinstance(facts, Checked):
-                    index.keep(found.picture, facts)
-            yield facts
-
-
-def _known(found: Found, index: ScanIndex) -> Checked | None:
-    facts = index.known(found.picture) if isinstance(found.picture, File) else None
-    if isinstance(facts, list) and [type(fact) for fact in facts] == [int, int, str, int]:
-        return Checked(*facts)
-    return None
+        for found in listed:
+            if found.known is not None:
+                yield found.known
+                continue
+            outcome = next(checked)
+            if isinstance(found.picture, File) and isinstance(outcome, Checked):
+                index.keep(found.picture, outcome)
+            yield outcome
 
 
 def _checked(picture: File | Picture) -> Checked | str:
@@ -177,7 +171,7 @@ def _checked(picture: File | Picture) -> Checked | str:
 
 def _item(found: Found, picture: Checked, config: DatasetConfig) -> Item | str | None:
     """The item, or the problem with its caption; None if it has none and needs one."""
-    caption = captions.fill_missing(found.caption, PurePosixPath(found.key).stem, config)
+    caption = captions.fill_missing(found.caption, stem_of(found.key), config)
     if caption is None:
         return None
     if captions.PLACEHOLDER in caption and not config.trigger.strip():
@@ -212,9 +206,7 @@ def _name(found: Found) -> str:
 
 
 def _how_to_caption(found: Found) -> str:
-    where = (
-        f"write it to {shown(PurePosixPath(found.key).stem)}.txt, " if isinstance(found.picture, File) else "give one, "
-    )
+    where = f"write it to {shown(stem_of(found.key))}.txt, " if isinstance(found.picture, File) else "give one, "
     return f"{where}or say what to do by missing_captions (empty, trigger, name)"
 
 

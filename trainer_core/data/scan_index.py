@@ -1,14 +1,14 @@
 """The scan index: what earlier scans found out about files that have not changed since."""
 
 import contextlib
-import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from .walk import File, Stamp
+from .pictures import Checked
+from .walk import File
 
 NAME = "scan.sqlite"
 FORMAT = 1
@@ -20,8 +20,12 @@ PAGES_MOST = 500_000
 AT_ONCE = 1000
 
 
+Facts = Checked | str
+"""What there is to know: of a picture, what checking it found; of a text file, its caption."""
+
+
 class ScanIndex:
-    """Facts (plain JSON) by file, true as long as the file's stamp is the same.
+    """Facts by file, true as long as the file's stamp is the same.
 
     Nothing depends on it but time: where its file cannot be read or written, it knows nothing and keeps nothing. Used
     by one thread.
@@ -36,23 +40,29 @@ class ScanIndex:
                 self._connection = sqlite3.connect(path, timeout=1)
                 _prepare(self._connection)
 
-    def known(self, file: File) -> Any:
-        """What was kept about a file; None if it has changed since, or was never seen."""
-        if self._connection is None:
-            return None
-        with self._forgiving():
-            row = self._connection.execute(
-                "SELECT size, modified, changed, found FROM files WHERE path = ?", (file.path,)
-            ).fetchone()
-            if row and Stamp(*row[:3]) == file.stamp:
-                with contextlib.suppress(ValueError):
-                    return json.loads(row[3])
-        return None
+    def known(self, files: Sequence[File]) -> dict[str, Facts]:
+        """What was kept about files of one folder, by key; without those that have changed since or are new."""
+        rows = {}
+        if self._connection is not None and files:
+            with self._forgiving():
+                asked = self._connection.execute(
+                    "SELECT name, size, modified, changed, width, height, digest, frames, caption FROM files "
+                    "WHERE folder = ?",
+                    (os.path.dirname(files[0].path),),
+                )
+                rows = {name: (stamp, facts) for name, stamp, facts in map(_row, asked)}
+        found = {}
+        for file in files:
+            stamp, facts = rows.get(os.path.basename(file.path), (None, None))
+            if stamp == file.stamp:
+                found[file.key] = facts
+        return found
 
-    def keep(self, file: File, found: Any) -> None:
+    def keep(self, file: File, facts: Facts) -> None:
         if self._connection is None or time.time() - max(file.stamp.modified, file.stamp.changed) / 1e9 < SETTLED:
             return
-        self._waiting.append((file.path, *file.stamp, json.dumps(found)))
+        told = (None, None, None, None, facts) if isinstance(facts, str) else (*facts, None)
+        self._waiting.append((*os.path.split(file.path), *file.stamp, *told))
         if len(self._waiting) == AT_ONCE:
             self._write()
 
@@ -64,7 +74,7 @@ class ScanIndex:
     def _write(self) -> None:
         if self._connection is not None and self._waiting:
             with self._forgiving(), self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", self._waiting)
+                self._connection.executemany(f"INSERT OR REPLACE INTO files VALUES (?{', ?' * 9})", self._waiting)
         self._waiting.clear()
 
     @contextlib.contextmanager
@@ -103,9 +113,15 @@ def _prepare(connection: sqlite3.Connection) -> None:
     with connection:
         connection.execute("DROP TABLE IF EXISTS files")
         connection.execute(
-            "CREATE TABLE files (path TEXT PRIMARY KEY, size INT, modified INT, changed INT, found TEXT) WITHOUT ROWID"
+            "CREATE TABLE files (folder TEXT, name TEXT, size INT, modified INT, changed INT, width INT, height INT, "
+            "digest TEXT, frames INT, caption TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
         )
         connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _row(row: tuple) -> tuple[str, tuple, Facts]:
+    name, size, modified, changed, *picture, caption = row
+    return name, (size, modified, changed), Checked(*picture) if caption is None else caption
 
 
 def _delete(path: Path) -> None:

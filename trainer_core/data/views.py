@@ -1,6 +1,7 @@
 """Views: how a picture is cut, mirrored and coloured before it is encoded."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -68,7 +69,7 @@ class View:
         """Which share of the picture is in the view, 0..1."""
         return self.width * self.height / (self.resized_width * self.resized_height)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Hash over all that decides the pixels."""
         return hashlib.sha256(json.dumps([RENDERING, vars(self)], sort_keys=True).encode()).hexdigest()
@@ -76,11 +77,16 @@ class View:
 
 def plain_view(item: Item, bucket: Bucket) -> View:
     """The middle of a picture, nothing random: what validation uses."""
+    return _plain(item.width, item.height, bucket)
+
+
+@functools.lru_cache(4096)
+def _plain(width: int, height: int, bucket: Bucket) -> View:
     # The side that is short relative to the bucket fills it exactly; the other sticks out and is cut.
-    if item.width * bucket.height > item.height * bucket.width:
-        resized = round(item.width * bucket.height / item.height), bucket.height
+    if width * bucket.height > height * bucket.width:
+        resized = round(width * bucket.height / height), bucket.height
     else:
-        resized = bucket.width, round(item.height * bucket.width / item.width)
+        resized = bucket.width, round(height * bucket.width / width)
     return View(
         width=bucket.width,
         height=bucket.height,
@@ -88,8 +94,8 @@ def plain_view(item: Item, bucket: Bucket) -> View:
         resized_height=resized[1],
         left=(resized[0] - bucket.width) // 2,
         top=(resized[1] - bucket.height) // 2,
-        original_width=item.width,
-        original_height=item.height,
+        original_width=width,
+        original_height=height,
     )
 
 

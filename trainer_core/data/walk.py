@@ -28,10 +28,6 @@ class File(NamedTuple):
     stamp: Stamp
 
     @property
-    def stem(self) -> str:
-        return os.path.splitext(self.key)[0].rpartition("/")[2]
-
-    @property
     def is_picture(self) -> bool:
         return self.key.lower().endswith(ENDINGS)
 
@@ -97,6 +93,11 @@ def _usable(entry: os.DirEntry, prefix: str, root: str, problems: list[str]) -> 
     except OSError as error:
         problems.append(f"{shown(key)}: cannot be read ({error.strerror or error}).")
         return []
+
+
+def stem_of(key: str) -> str:
+    """The name of a file, without folders and ending."""
+    return os.path.splitext(key)[0].rpartition("/")[2]
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 
+TAGS_MOST = 1000
+"""So many tags of a folder are told: captions in sentences are all different, and a file's header is no place for them.
+"""
 LONGEST = 80
 """Letters of a name that is taken from the dataset's folder."""
 
@@ -118,7 +121,8 @@ def _public(recipe, model) -> dict[str, Any]:
 
 
 def _folders(recipe, dataset) -> tuple[dict, dict]:
-    """Pictures and repeats by folder, and how often each tag stands in its captions; folders by name, not by path."""
+    """Pictures and repeats by folder, and how often its most frequent tags stand in its captions; folders by name, not
+    by path."""
     top = Path(recipe.dataset.path).name or "pictures"
     pictures, repeats, tags = Counter(), {}, {}
     for item in dataset.items:
@@ -126,7 +130,6 @@ def _folders(recipe, dataset) -> tuple[dict, dict]:
         name = f"{top}/{inner}" if inner else top
         pictures[name] += 1
         repeats[name] = item.repeats
-        counts = tags.setdefault(name, {})
-        for tag in filter(None, (part.strip() for part in item.caption.split(","))):
-            counts[tag] = counts.get(tag, 0) + 1
-    return {name: (repeats[name], pictures[name]) for name in pictures}, tags
+        tags.setdefault(name, Counter()).update(filter(None, map(str.strip, item.caption.split(","))))
+    frequent = {name: dict(counts.most_common(TAGS_MOST)) for name, counts in tags.items()}
+    return {name: (repeats[name], pictures[name]) for name in pictures}, frequent
