@@ -95,10 +95,11 @@ def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
             f"dialect: {dialect!r}, but only a LoRA that comes from Train LoRA (Scion) can be named anew; choose "
             f"{AS_IT_IS!r}"
         )
-    from ..trainer_core.lora_file.dialects import lora_from_tensors, lora_to_tensors
+    from ..trainer_core.lora_file.dialects import IN_FULL, lora_from_tensors, lora_to_tensors
     from ..trainer_core.lora_file.hashes import hash_metadata
 
-    dtype = next((tensor.dtype for name, tensor in lora.items() if not name.endswith(".alpha")), None)
+    scales = tuple(f".{part}" for part in IN_FULL)
+    dtype = next((tensor.dtype for name, tensor in lora.items() if not name.endswith(scales)), None)
     if dtype is None:
         raise BadInput("lora: holds no matrices, so there is nothing to name anew")
     tensors = lora_to_tensors(lora_from_tensors(lora, target, metadata), dialect, target, dtype)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import options
-from .adapters.lora_config import LoRAConfig
+from .adapters.lora_config import PAIRS, LoRAConfig
 from .data.config import DatasetConfig
 from .engine.objective_config import ObjectiveConfig
 from .engine.optimizer_config import OptimizerConfig
@@ -51,6 +51,21 @@ class Recipe:
         found = options.problems_of(self)
         if not self.base.strip():
             found.append("base: is empty; name a model, such as scion-tiny")
+        return found + self._kind_problems()
+
+    def _kind_problems(self) -> list[str]:
+        """What other parts ask that the adapter's kind cannot do."""
+        found, kind = [], self.adapter.kind
+        if self.output.dialect == "diffusers" and kind != "lora":
+            found.append(
+                f"output.dialect: 'diffusers', but adapter.kind is {kind}, of which diffusers reads no files; set it to "
+                "auto, kohya, kohya-ldm or comfyui"
+            )
+        if self.optimizer.lora_plus_ratio not in (0, 1) and kind not in PAIRS:
+            found.append(
+                f"optimizer.lora_plus_ratio: {self.optimizer.lora_plus_ratio:g}, but adapter.kind is {kind}, which has "
+                "no B; set it to 0"
+            )
         return found
 
     def decisive(self, precision: str) -> dict[str, Any]:

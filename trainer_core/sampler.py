@@ -33,9 +33,9 @@ def load_for_sampling(
         parts = {model.family.component: model.denoiser, "text_encoder": model.encoder.text_encoder}
         target = Target.of(**parts)
         read = read_lora(adapter, target)[0] if isinstance(adapter, str) else lora_from_tensors(adapter, target)
-        for component, pairs in read.items():
-            if pairs:
-                lora.apply(parts[component], pairs, strength)
+        for component, weights in read.items():
+            if weights:
+                lora.apply(parts[component], weights, strength)
     model.denoiser.to(place)
     model.encoder.to(place)
     return model

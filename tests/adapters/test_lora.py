@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from trainer_core.adapters import lora
+from trainer_core.adapters.kind import NAME
 from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine.events import Steps
 from trainer_core.errors import BadInput
@@ -185,7 +186,7 @@ def test_switched_off_the_base_answers_alone(model):
 def test_dropout_zeroes_its_share_of_the_inputs_in_training_only(model):
     injected(model, targets=["mid_block.attentions.0.proj_in"], dropout=0.25)
     (layer,) = lora.layers(model.denoiser).values()
-    dropout = layer.lora_dropout[lora.NAME]
+    dropout = layer.lora_dropout[NAME]
     assert dropout.p == 0.25
     model.denoiser.train()
     zeroed = (dropout(torch.ones(20_000)) == 0).float().mean()

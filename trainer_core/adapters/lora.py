@@ -1,17 +1,20 @@
-"""LoRA through peft: which modules it targets, putting it in, taking its tensors out, removing it without a trace."""
+"""LoRA and its relatives in a model: which modules are targeted, putting it in, taking its tensors out, removing it
+without a trace."""
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from .. import randomness
 from ..errors import BadInput
-from ..lora_file.lora import LoraPair, module_shapes
+from ..lora_file.kinds import KINDS as FILE_KINDS
+from ..lora_file.lora import ModuleWeights, module_shapes
+from .kind import Kind
+from .kinds import KINDS
 from .lora_config import PATTERN, LoRAConfig
 
 
@@ -56,110 +59,150 @@ def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
 
 
 def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) -> None:
-    """Puts a new LoRA into the modules at `paths`: A random (keyed by the seed), B zero, both fp32 and trainable.
+    """Puts a new LoRA, or what `config.kind` names, into the modules at `paths`, fp32 and trainable.
 
-    Everything else in the model is frozen; its weights are not touched.
+    It changes nothing yet; what is random in it is keyed by the seed. Everything else in the model is frozen; its
+    weights are not touched.
+
+    Raises:
+        BadInput: the kind cannot train one of the modules; the model is as it was.
     """
     model.requires_grad_(False)
-    settings = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.strength,
-        target_modules=paths,
-        lora_dropout=config.dropout,
-        use_rslora=config.rslora,
-        bias="none",
-    )
     device = next(model.parameters()).device
-    with randomness.reseeded(device, seed, "lora init"):
-        inject_adapter_in_model(settings, model, NAME)
+    try:
+        with randomness.reseeded(device, seed, "lora init"):
+            KINDS[config.kind].put(model, paths, config)
+    except BaseException:
+        remove(model)
+        raise
     for parameter in parameters(model).values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
 
 
-NAME = "default"
-"""peft's name for the one adapter; a LoRA in several parts would need several."""
+def kind_of(layer: nn.Module) -> Kind | None:
+    """The kind of a layer; None for any other module."""
+    return next((kind for kind in KINDS.values() if kind.owns(layer)), None)
 
 
-def layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """peft's layers by the path of the module that they wrap."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
+def layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
+    """The adapter's layers by the path of the module that they wrap."""
+    return {path: module for path, module in model.named_modules() if kind_of(module)}
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """What trains, by name, in the model's order."""
-    return {name: parameter for name, parameter in model.named_parameters() if ".lora_A." in name or ".lora_B." in name}
-
-
-def extract(model: nn.Module) -> dict[str, LoraPair]:
-    """The pairs as they are, fp32 copies on the CPU, by module path; alpha / rank gives the scale of the training."""
-
-    def copy(linear: nn.Module) -> torch.Tensor:
-        return linear.weight.detach().to("cpu", torch.float32, copy=True)
-
     return {
-        path: LoraPair(copy(layer.lora_A[NAME]), copy(layer.lora_B[NAME]), layer.scaling[NAME] * layer.r[NAME])
+        f"{path}.{name}": parameter
         for path, layer in layers(model).items()
+        for name, parameter in layer.named_parameters()
+        if not name.startswith("base_layer.")
     }
 
 
+def module_of(name: str) -> str:
+    """The path of the module that a parameter of `parameters` belongs to."""
+    return re.split(r"\.(?=(?:lora|hada|lokr|oft)_)", name, maxsplit=1)[0]
+
+
+def extract(model: nn.Module) -> dict[str, ModuleWeights]:
+    """What each layer holds, as it is, fp32 copies on the CPU, by module path."""
+    return {path: kind_of(layer).take(layer) for path, layer in layers(model).items()}
+
+
 @torch.no_grad()
-def fill(model: nn.Module, pairs: dict[str, LoraPair]) -> None:
-    """Sets the injected LoRA's tensors; paths, ranks and scales must be the injected ones.
+def fill(model: nn.Module, weights: Mapping[str, ModuleWeights]) -> None:
+    """Sets the injected layers' tensors; paths, kind, ranks and scales must be the injected ones.
 
     Raises:
         BadInput: they are not; what differs is named.
     """
     here = layers(model)
-    different = _differences(pairs, {path: (layer.r[NAME], layer.scaling[NAME]) for path, layer in here.items()})
+    different = _differences(weights, {path: kind_of(layer).take(layer) for path, layer in here.items()})
     if different:
         raise BadInput(different)
     for path, layer in here.items():
-        layer.lora_A[NAME].weight.copy_(pairs[path].down)
-        layer.lora_B[NAME].weight.copy_(pairs[path].up)
+        kind_of(layer).set(layer, weights[path])
 
 
-def _differences(pairs: dict[str, LoraPair], expected: dict[str, tuple[int, float]]) -> str:
-    """In words, how pairs differ from the expected (rank, scale) by path; empty if they do not."""
-    problems = [f"no pair for {path}" for path in expected if path not in pairs]
-    problems += [f"{path} is not among the targets" for path in pairs if path not in expected]
-    for path, (rank, scale) in expected.items():
-        pair = pairs.get(path)
-        if pair and pair.rank != rank:
-            problems.append(f"{path} has rank {pair.rank} instead of {rank}")
-        elif pair and abs(pair.scale - scale) > 1e-6 * abs(pair.scale):
-            problems.append(f"{path} has alpha {pair.alpha:g} instead of {scale * rank:g}")
+def _differences(found: Mapping[str, ModuleWeights], expected: Mapping[str, ModuleWeights]) -> str:
+    """In words, how weights differ in form from the expected ones by path; empty if they do not."""
+    problems = [f"no {expected[path].word} for {path}" for path in expected if path not in found]
+    problems += [f"{path} is not among the targets" for path in found if path not in expected]
+    for path in expected:
+        if path in found:
+            problems += _different_form(path, found[path].form, expected[path].form)
     return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 
-def check_start(pairs: dict[str, LoraPair], paths: list[str], config: LoRAConfig) -> None:
-    """That `fill` will take the pairs of `config.start_from`, once a LoRA is in the modules at `paths`.
+def _different_form(path: str, found: Mapping[str, str | float], expected: Mapping[str, str | float]) -> list[str]:
+    """The first word of a form that differs, as a list of one sentence or none."""
+    for word in expected | found:
+        is_, should = found.get(word), expected.get(word)
+        numbers = isinstance(is_, float) and isinstance(should, float)
+        if abs(is_ - should) > 1e-6 * abs(is_) if numbers else is_ != should:
+            return [f"{path} has {_said(word, is_)} instead of {_said(word, should, again=True)}"]
+    return []
+
+
+def _said(word: str, value: str | float | None, again: bool = False) -> str:
+    if value is None:
+        return "none" if again else f"no {word}"
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return number if again else f"{word} {number}"
+
+
+def check_start(weights: Mapping[str, ModuleWeights], shapes: Mapping[str, tuple[int, ...]], config: LoRAConfig) -> None:
+    """That `fill` will take what is in the file `config.start_from`, once an adapter is in the modules.
+
+    Args:
+        weights: the file's, by module path.
+        shapes: of the targeted modules' weights, by path.
 
     Raises:
-        BadInput: the file was made with other targets, rank or alpha.
+        BadInput: the file is of another kind, or was made with other targets, rank or alpha.
     """
-    different = _differences(pairs, dict.fromkeys(paths, (config.rank, config.scale)))
+    kind = next(iter(weights.values())).kind
+    if kind != config.kind:
+        raise BadInput(
+            f"adapter.start_from: {config.start_from} holds {FILE_KINDS[kind].title}, but adapter.kind is "
+            f"{config.kind}; set it to {kind}, or start from another file"
+        )
+    different = _differences(weights, _forms(shapes, config))
     if different:
         raise BadInput(
-            f"adapter.start_from: {config.start_from} does not fit these settings: {different}. Set adapter.rank, "
-            "adapter.alpha and adapter.targets to the file's (see `scion inspect`)"
+            f"adapter.start_from: {config.start_from} does not fit these settings: {different}. Set "
+            f"{', '.join(f'adapter.{name}' for name in config.shaping)} and adapter.targets to the file's (see "
+            "`scion inspect`)"
         )
 
 
-def apply(model: nn.Module, pairs: dict[str, LoraPair], strength: float = 1.0) -> None:
-    """Puts a finished LoRA of any ranks into a model for sampling; frozen, in the model's precision."""
-    settings = LoraConfig(
-        r=1,
-        target_modules=list(pairs),
-        rank_pattern={f"^{re.escape(path)}": pair.rank for path, pair in pairs.items()},
-        alpha_pattern={f"^{re.escape(path)}": pair.alpha * strength for path, pair in pairs.items()},
-        bias="none",
-    )
-    dtype = next(model.parameters()).dtype
-    inject_adapter_in_model(settings, model, NAME)
-    for path, layer in layers(model).items():
-        for half, tensor in ((layer.lora_A[NAME], pairs[path].down), (layer.lora_B[NAME], pairs[path].up)):
-            half.weight.data = tensor.to(half.weight.device, dtype, copy=True)
+def _forms(shapes: Mapping[str, tuple[int, ...]], config: LoRAConfig) -> dict[str, ModuleWeights]:
+    """What an adapter would hold in modules of these shapes; made once for each shape."""
+    made: dict[tuple[int, ...], ModuleWeights] = {}
+    for shape in set(shapes.values()):
+        outputs, inputs, *kernel = shape
+        sizes = (inputs, outputs, tuple(kernel)) if kernel else (inputs, outputs)
+        # Not initialised in torch's way, which would draw from its global state.
+        module = nn.utils.skip_init(nn.Conv2d if kernel else nn.Linear, *sizes, bias=False)
+        nn.init.ones_(module.weight)
+        stand_in = nn.ModuleDict({"module": module})
+        inject(stand_in, config, ["module"], seed=0)
+        made[shape] = extract(stand_in)["module"]
+    return {path: made[shape] for path, shape in shapes.items()}
+
+
+def apply(model: nn.Module, weights: Mapping[str, ModuleWeights], strength: float = 1.0) -> None:
+    """Puts a finished LoRA, or relative, of any form into a model for sampling; frozen.
+
+    Args:
+        strength: the share of the change; 1 = as trained.
+    """
+    of_kind: dict[str, dict[str, ModuleWeights]] = {}
+    for path, held in weights.items():
+        of_kind.setdefault(held.kind, {})[path] = held
+    for kind, held in of_kind.items():
+        KINDS[kind].put_finished(model, held, strength)
     model.requires_grad_(False)
 
 

@@ -52,6 +52,7 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         license=recipe.output.license,
         rank=recipe.adapter.rank,
         alpha=alpha,
+        **_about_kind(recipe.adapter),
         **_about_base(recipe, trainer.model),
         **_about_training(recipe),
         **_about_progress(trainer),
@@ -63,6 +64,19 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         recipe=_public(recipe, trainer.model),
     )
     return build(facts)
+
+
+def _about_kind(adapter) -> dict[str, Any]:
+    """Which of kohya's trainers makes such files; LyCORIS' are told apart by `algo`."""
+    arguments = {
+        "dora": {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"},
+        "loha": {"algo": "loha"},
+        "lokr": {"algo": "lokr", "factor": str(adapter.factor or -1)},
+        "oft": {"algo": "diag-oft"},
+    }
+    if adapter.kind not in arguments:
+        return {}
+    return {"network_module": "lycoris.kohya", "network_args": arguments[adapter.kind]}
 
 
 def _about_base(recipe, model) -> dict[str, Any]:

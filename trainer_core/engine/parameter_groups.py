@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..adapters.lora import matching
+from ..adapters.lora import matching, module_of
 from ..errors import BadInput
 from .optimizer_config import OptimizerConfig
 
@@ -38,12 +38,12 @@ def groups(
     """Parameters by their learning rate, in the order in which the rates first occur.
 
     Args:
-        parameters: by name, `<module>.lora_A.…` or `<module>.lora_B.…`.
+        parameters: by name, as `adapters.lora.parameters` gives them.
         rates: from `module_rates`.
     """
     ratio, found = config.lora_plus_ratio or 1.0, {}
     for name, parameter in parameters.items():
-        rate = rates.get(name.partition(".lora_")[0], config.learning_rate)
+        rate = rates.get(module_of(name), config.learning_rate)
         # LoRA+ (Hayou et al. 2024, equation 4): B's rate is `ratio` times A's.
         found.setdefault(rate * ratio if ".lora_B." in name else rate, []).append(parameter)
     return [{"params": listed, "lr": rate} for rate, listed in found.items()]

@@ -19,7 +19,7 @@ from ..families.registry import detect
 from ..families.sources import BUILT_IN, resolve
 from ..files import remove_partial, write_json
 from ..lora_file.dialects import read_lora
-from ..lora_file.lora import LoraPair, Target
+from ..lora_file.lora import ModuleWeights, Target, module_shapes
 from ..options import as_dict
 from ..recipe import Recipe
 from . import checkpoints, optimizers, parameter_groups
@@ -238,8 +238,8 @@ class _Run:
                 model.denoiser.disable_gradient_checkpointing()
             lora.remove(model.denoiser)
 
-    def _start_from(self, model: Model, paths: list[str]) -> dict[str, LoraPair] | None:
-        """The pairs to begin with; None if the recipe names no file.
+    def _start_from(self, model: Model, paths: list[str]) -> dict[str, ModuleWeights] | None:
+        """What to begin with, by module path; None if the recipe names no file.
 
         Raises:
             BadInput: the file cannot be read, or was made with other settings.
@@ -251,7 +251,8 @@ class _Run:
         read, _ = read_lora(file, Target.of(**{name: part for name, part in parts.items() if part is not None}))
         if component not in read:
             raise BadInput(f"adapter.start_from: {file} holds nothing for the {component}, which is what trains")
-        lora.check_start(read[component], paths, self.recipe.adapter)
+        shapes = module_shapes(model.denoiser)
+        lora.check_start(read[component], {path: shapes[path] for path in paths}, self.recipe.adapter)
         if len(read) > 1:
             self.audience.on(
                 Warned(

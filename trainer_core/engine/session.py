@@ -180,12 +180,12 @@ class Session:
     def _export(self, path: Path) -> list[ReaderReport]:
         recipe, model = self.recipe, self.model
         with self.trainer.to_use():
-            pairs = lora.extract(model.denoiser)
-        alpha = next(iter(pairs.values())).alpha
+            weights = lora.extract(model.denoiser)
+        alpha = next(iter(weights.values())).alpha
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
         target = Target.of(**{model.family.component: model.denoiser})
         return save_lora(
-            path, {model.family.component: pairs}, self._dialect, DTYPES[recipe.output.dtype], said, target
+            path, {model.family.component: weights}, self._dialect, DTYPES[recipe.output.dtype], said, target
         )
 
     @property

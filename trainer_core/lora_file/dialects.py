@@ -1,7 +1,6 @@
 """The ways in which LoRA files name their tensors: writing each, and reading any of them back to module paths."""
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from ..errors import BadInput
 from ..files import read_json
 from .alpha import effective_alpha
 from .foreign import guess_family, other_methods, shapes_of, split_key
-from .lora import LoRA, LoraPair, Target
+from .kinds import KINDS, kind_in, read_module
+from .lora import LoRA, LoraPair, Misfit, Target
 from .safe_io import read_tensors
 from .unet_names import ldm_names
 
@@ -33,6 +33,10 @@ class Dialect:
     keeps_alpha: bool
     readers: tuple[str, ...]
     """Those that must load every module of a file in this dialect."""
+
+    def required(self, kind: str) -> tuple[str, ...]:
+        """Those that must load every module of a file of this kind: LoRA's relatives are ComfyUI's alone."""
+        return self.readers if kind == "lora" else tuple(name for name in self.readers if name == "ComfyUI")
 
 
 DIALECTS = {
@@ -97,16 +101,22 @@ def _text_encoder_key(dialect: str, component: str, path: str, several: bool) ->
 def lora_to_tensors(
     lora: LoRA, dialect: str, target: Target, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a file in one of DIALECTS: A and B in `dtype`, copied to the CPU; alphas in fp32.
+    """The tensors of a file in one of DIALECTS: matrices in `dtype`, copied to the CPU; alphas and DoRA's scales in fp32.
 
     All modules of a file get the same alpha, what differs is folded into B: where alphas differ, diffusers 0.42 loses
     those of the attention layers (it looks them up under names that its model does not have).
 
     Raises:
-        BadInput: the dialect is unknown, or has no name for a module.
+        BadInput: the dialect is unknown, cannot say this kind, or has no name for a module.
     """
     if dialect not in DIALECTS:
         raise BadInput(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}.")
+    kind = kind_in(lora)
+    if not DIALECTS[dialect].required(kind):
+        raise BadInput(
+            f"dialect: {dialect!r} has no keys for {KINDS[kind].title}; choose one of "
+            f"{', '.join(name for name in DIALECTS if DIALECTS[name].required(kind))}"
+        )
     form, keys, tensors = DIALECTS[dialect], module_keys(dialect, target), {}
     missing = [f"{component}.{path}" for component in lora for path in lora[component] if (component, path) not in keys]
     if missing:
@@ -114,22 +124,27 @@ def lora_to_tensors(
             f"dialect: {dialect!r} has no name for {len(missing)} of the trained modules (first: {missing[0]}). "
             "Choose another dialect, or other target modules."
         )
-    alpha = _common_alpha(lora)
-    for component, pairs in lora.items():
-        for path, pair in pairs.items():
-            key = keys[component, path]
-            up, stored = pair.up.detach().float().cpu(), alpha if form.keeps_alpha else float(pair.rank)
-            up = up * (pair.alpha / stored)
-            tensors[key + form.down] = pair.down.detach().to("cpu", dtype, copy=True).contiguous()
-            tensors[key + form.up] = up.to(dtype).contiguous()
-            if form.keeps_alpha:
-                tensors[f"{key}.alpha"] = torch.tensor(stored)
+    alpha, endings = _common_alpha(lora), {"down": form.down, "up": form.up}
+    for component, modules in lora.items():
+        for path, weights in modules.items():
+            if isinstance(weights, LoraPair):
+                weights = weights.with_alpha(alpha if form.keeps_alpha else float(weights.rank))
+            for part, tensor in weights.parts().items():
+                if part != "alpha" or form.keeps_alpha:
+                    kept = torch.float32 if part in IN_FULL else dtype
+                    tensor = tensor.detach().to("cpu", kept, copy=True).contiguous()
+                    tensors[keys[component, path] + endings.get(part, f".{part}")] = tensor
     return tensors
 
 
+IN_FULL = ("alpha", "dora_scale")
+"""Parts that are written in fp32 always: they are few numbers, and each scales many."""
+
+
 def _common_alpha(lora: LoRA) -> float:
-    """The most frequent alpha that can stand for the others."""
-    counts = Counter(float(pair.alpha) for pairs in lora.values() for pair in pairs.values() if pair.alpha)
+    """The most frequent alpha that can stand for the others, of what is pairs."""
+    every = [weights for modules in lora.values() for weights in modules.values()]
+    counts = Counter(float(pair.alpha) for pair in every if isinstance(pair, LoraPair) and pair.alpha)
     return counts.most_common(1)[0][0] if counts else 1.0
 
 
@@ -157,7 +172,7 @@ def lora_from_tensors(
     where: str = "LoRA",
     peft_settings: Mapping[str, Any] | None = None,
 ) -> LoRA:
-    """The pairs that tensors with a dialect's keys stand for, in the shapes of the target's weights.
+    """What tensors with a dialect's keys do to the target's weights.
 
     Args:
         tensors: by key; every key must be understood.
@@ -167,30 +182,34 @@ def lora_from_tensors(
         peft_settings: the content of an adapter_config.json.
 
     Raises:
-        BadInput: another method, unknown modules, missing halves, shapes that do not fit; all at once.
+        BadInput: another method, several kinds, unknown modules, missing parts, shapes that do not fit; all at once.
     """
     _refuse_other_methods(tensors, where)
     modules: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
-    names, unknown, problems = _names(target), [], []
+    names, unknown, problems, misfits = _names(target), [], [], []
     for key, tensor in tensors.items():
         module, part = split_key(key) or (key, "")
         if not part or names.get(module) is None:
             unknown.append(key)
         else:
-            halves = modules.setdefault(names[module], {})
-            if part in halves:
+            parts = modules.setdefault(names[module], {})
+            if part in parts:
                 problems.append(f"{where}: {'.'.join(names[module])} occurs twice (second: {key}).")
-            halves[part] = tensor
+            parts[part] = tensor
     if unknown or not modules:
         problems.insert(0, _unknown_keys(unknown, tensors, where))
     alphas = _declared_alphas(metadata, peft_settings, where)
     lora: LoRA = {}
-    for (component, path), halves in modules.items():
+    for (component, path), parts in modules.items():
+        shape = target.modules[component][path]
         try:
-            pair = _pair(halves, target.modules[component][path], lambda rank, at=(component, path): alphas(*at, rank))
-            lora.setdefault(component, {})[path] = pair
+            read = read_module(parts, shape, lambda rank, at=(component, path): alphas(*at, rank))
+            lora.setdefault(component, {})[path] = read
+        except Misfit as error:
+            misfits.append(f"{component}.{path}: {error}")
         except ValueError as error:
             problems.append(f"{where}: {component}.{path}: {error}.")
+    problems += _told_misfits(misfits, len(modules), tensors, where) + _told_kinds(lora, where)
     if problems:
         raise BadInput(*_shortened(problems))
     return lora
@@ -212,7 +231,28 @@ def _refuse_other_methods(tensors: Mapping[str, torch.Tensor], where: str) -> No
     others = other_methods(tensors)
     if others:
         found = ", ".join(f"{method} ({len(keys)} keys, such as {keys[0]})" for method, keys in others.items())
-        raise BadInput(f"{where}: holds {found}; only plain LoRA pairs are read here.")
+        raise BadInput(
+            f"{where}: holds {found}; only {', '.join(weights.title for weights in KINDS.values())} are read here. Choose "
+            "a file of one of these, or load it with ComfyUI's own loader."
+        )
+
+
+def _told_misfits(misfits: list[str], count: int, tensors: Mapping[str, torch.Tensor], where: str) -> list[str]:
+    """One sentence on all modules whose shapes do not fit, and what to do."""
+    if not misfits:
+        return []
+    family = guess_family(shapes_of(tensors))
+    looks = f" It looks like a file for {family}." if family else ""
+    more = f", and so it is with {len(misfits) - 1} more of its {count} modules" if len(misfits) > 1 else ""
+    return [f"{where}: {misfits[0]}{more}.{looks} Choose a file that was made for this model (see `scion inspect`)."]
+
+
+def _told_kinds(lora: LoRA, where: str) -> list[str]:
+    kinds: Counter[str] = Counter(weights.title for modules in lora.values() for weights in modules.values())
+    if len(kinds) < 2:
+        return []
+    found = ", ".join(f"{title} ({count} modules)" for title, count in kinds.items())
+    return [f"{where}: holds several kinds, {found}; one is read here. ComfyUI's own loader takes the file."]
 
 
 def _unknown_keys(unknown: list[str], tensors: Mapping[str, torch.Tensor], where: str) -> str:
@@ -232,36 +272,6 @@ def _shortened(problems: list[str], most: int = 20) -> list[str]:
     return problems if rest <= 0 else [*problems[:most], f"… and {rest} more problems of the same file."]
 
 
-def _pair(halves: Mapping[str, torch.Tensor], weight: tuple[int, ...], declared) -> LoraPair:
-    """One pair, in the shape of its weight.
-
-    Raises:
-        ValueError: in words.
-    """
-    if "down" not in halves or "up" not in halves:
-        raise ValueError(f"has only {' and '.join(sorted(halves))}; both halves (A and B) are needed")
-    down, up = halves["down"], halves["up"]
-    if not down.is_floating_point() or not up.is_floating_point():
-        raise ValueError(f"has dtype {down.dtype}; floating-point weights are needed")
-    if min(down.ndim, up.ndim) < 2 or down.shape[0] == 0 or down.shape[0] != up.shape[1]:
-        raise ValueError(f"A of shape {list(down.shape)} and B of shape {list(up.shape)} do not share a rank")
-    rank = down.shape[0]
-    # A 1×1 convolution may be stored as a matrix, and a matrix as a 1×1 convolution.
-    fits_down = down.numel() == rank * math.prod(weight[1:]) and down.shape[1] == weight[1]
-    if not fits_down or up.shape[0] != weight[0] or up.numel() != weight[0] * rank:
-        shapes = f"A of shape {list(down.shape)} and B of shape {list(up.shape)}"
-        raise ValueError(f"{shapes} do not fit the weight of shape {list(weight)}")
-    if "alpha" in halves:
-        if halves["alpha"].numel() != 1 or not math.isfinite(halves["alpha"].item()):
-            raise ValueError(f"alpha is not one finite number (shape {list(halves['alpha'].shape)})")
-        alpha = float(halves["alpha"].item())
-    else:
-        alpha = declared(rank)
-    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
-        raise ValueError("holds NaN or infinite numbers; the training that made it had failed")
-    return LoraPair(down.reshape(rank, *weight[1:]), up.reshape(weight[0], rank, *[1] * (len(weight) - 2)), alpha)
-
-
 def _declared_alphas(metadata: Mapping[str, str] | None, peft_settings: Mapping[str, Any] | None, where: str):
     """A function (component, path, rank) -> alpha, for pairs that have no alpha key.
 
@@ -279,7 +289,7 @@ def _declared_alphas(metadata: Mapping[str, str] | None, peft_settings: Mapping[
         prefix = f"{component}."
         own = {key[len(prefix) :]: value for key, value in written.items() if key.startswith(prefix)} or settings
         if own.get("use_dora"):
-            raise ValueError("was trained with DoRA; only plain LoRA pairs are read here")
+            raise ValueError("was trained with DoRA as peft stores it, which is not read here; choose another file")
         alpha = own.get("lora_alpha", rank)
         for pattern, value in (own.get("alpha_pattern") or {}).items():
             if _names_module(pattern, path):

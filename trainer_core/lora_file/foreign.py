@@ -1,4 +1,4 @@
-"""What a file of adapter weights is, judged by its keys and shapes alone: halves, method, dialect, model family."""
+"""What a file of adapter weights is, judged by its keys and shapes alone: parts, method, dialect, model family."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,25 +17,29 @@ PARTS = {
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
     ".alpha": "alpha",
+    ".dora_scale": "dora_scale",
+    **{f".{name}": name for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")},
+    **{f".{name}": name for name in ("lokr_w1", "lokr_w1_a", "lokr_w1_b")},
+    **{f".{name}": name for name in ("lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")},
+    ".oft_blocks": "oft_blocks",
 }
-"""How the keys of a pair end, in all dialects."""
+"""How keys end, in all dialects, and what part of their module they are; LyCORIS' names stand in every dialect."""
 
 METHODS = {
-    "DoRA": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
-    "LoHa": (".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b", ".hada_t1", ".hada_t2"),
-    "LoKr": (".lokr_w1", ".lokr_w2", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2_a", ".lokr_w2_b", ".lokr_t2"),
-    "OFT": (".oft_blocks", ".oft_diag", ".oft_R.weight", ".rescale"),
+    "DoRA as peft stores it": (".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
+    "OFT as peft stores it": (".oft_R.weight", ".oft_R.default.weight"),
+    "OFT that scales, too": (".oft_diag", ".rescale"),
     "GLoRA": (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"),
     "IA3": (".on_input",),
     "Tucker-decomposed LoRA": (".lora_mid.weight",),
     "full weight differences": (".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight"),
     "LoRA with bias": (".lora_B.bias", ".lora_up.bias"),
 }
-"""How keys end that belong to other methods than plain LoRA."""
+"""How keys end that belong to methods that are not read here."""
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """A key's module and part ("down", "up", "alpha"); None if it is not of a plain LoRA."""
+    """A key's module and part ("down", "up", "alpha", "hada_w1_a", …); None if it is of no kind that is read here."""
     for ending, part in PARTS.items():
         if key.endswith(ending):
             return key[: -len(ending)], part
@@ -43,7 +47,7 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def other_methods(keys: Iterable[str]) -> dict[str, list[str]]:
-    """The keys that belong to another method than plain LoRA, by the method's name."""
+    """The keys that belong to methods that are not read here, by the method's name."""
     found: dict[str, list[str]] = {}
     for key in keys:
         for method, endings in METHODS.items():
@@ -104,9 +108,19 @@ def guess_family(shapes: Shapes) -> str | None:
     widths = {128: "scion-tiny", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
     for key, shape in shapes.items():
         split = split_key(key)
-        if split and split[1] == "down" and re.search(r"attn2[._](processor[._])?to[._][kv]$", split[0]):
-            return widths.get(shape[1]) if len(shape) > 1 else None
+        if split and split[1] in _INPUTS and re.search(r"attn2[._](processor[._])?to[._][kv]$", split[0]):
+            return widths.get(_inputs(split, shapes, shape)) if len(shape) > 1 else None
     return "Stable Diffusion XL" if "lora_te2_" in text or "text_encoder_2." in text else None
+
+
+_INPUTS = ("down", "hada_w1_b", "lokr_w1", "lokr_w1_b")
+"""Parts whose second axis is the weight's inputs, or (LoKr's) a factor of them."""
+
+
+def _inputs(split: tuple[str, str], shapes: Shapes, shape: tuple[int, ...]) -> int:
+    """How many inputs a linear module has, one of whose parts is `split`, of this shape."""
+    other = [shapes[key] for ending in (".lokr_w2", ".lokr_w2_b") if (key := split[0] + ending) in shapes]
+    return shape[1] * (other[0][1] if other and len(other[0]) > 1 else 1)
 
 
 def shapes_of(tensors: Mapping) -> dict[str, tuple[int, ...]]:

@@ -10,8 +10,9 @@ import torch
 from .dialects import FILE_LIMIT
 from .foreign import guess_component, guess_dialects, guess_family, other_methods, shapes_of, split_key
 from .hashes import sha256_of_data, sha256_of_file
+from .kinds import KINDS, kind_of
 from .known_targets import standard_target
-from .lora import ReaderReport, Target
+from .lora import ReaderReport, Shapes, Target
 from .metadata import parsed, top_tags
 from .readers import reader_reports
 from .safe_io import Header, read_header, read_tensors
@@ -26,13 +27,15 @@ class Inspection:
     """Bytes."""
     tensors: int
     kind: str
-    """"LoRA", the names of other methods ("LoHa"), or "no LoRA"."""
+    """"LoRA" or a relative ("LoHa"), the names of methods that are not read here, or "no LoRA"."""
     dialects: list[str]
     family: str | None
     """A guess from names and shapes, in words."""
     components: dict[str, int]
     """Component -> number of modules."""
     ranks: dict[int, int]
+    sizes: dict[str, int]
+    """How large the parts are that have no rank: LoKr's whole factors ("w1 4×8"), OFT's blocks ("blocks of 16")."""
     alphas: dict[float, int]
     """Empty where the file holds none, which readers take as alpha = rank."""
     dtypes: dict[str, int]
@@ -55,8 +58,7 @@ class Inspection:
             f"{self.path}: {self.kind}, {self.size:,} bytes, {self.tensors} tensors",
             f"family: {self.family or 'not recognised'}; keys: {', '.join(self.dialects) or 'not recognised'}",
             "modules: " + (", ".join(f"{count} in {name}" for name, count in self.components.items()) or "none"),
-            f"rank: {_counted(self.ranks)}; alpha: {_counted(self.alphas) or 'not stored (taken as the rank)'}; "
-            f"dtype: {_counted(self.dtypes)}",
+            f"{self._measures()}; dtype: {_counted(self.dtypes)}",
         ]
         lines += [f"NaN or infinite: {len(self.broken)} tensors, first {self.broken[0]}"] if self.broken else []
         lines += [report.line() for report in self.readers]
@@ -65,6 +67,12 @@ class Inspection:
         tags = top_tags(self.metadata, 10)
         lines += ["tags: " + ", ".join(f"{tag} ({count})" for tag, count in tags)] if tags else []
         return lines
+
+    def _measures(self) -> str:
+        """Ranks, alphas and sizes, as far as the kind has them."""
+        alphas = _counted(self.alphas) or "not stored (taken as the rank)"
+        told = [f"rank: {_counted(self.ranks)}; alpha: {alphas}"] if self.ranks or not self.sizes else []
+        return "; ".join(told + ([f"sizes: {_counted(self.sizes)}"] if self.sizes else []))
 
 
 _TOLD = {
@@ -104,11 +112,12 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         path=str(path),
         size=header.file_size,
         tensors=len(shapes),
-        kind=", ".join(others) or ("LoRA" if modules else "no LoRA (a whole model, or something else)"),
+        kind=", ".join([*_kinds(halves), *others]) or "no LoRA (a whole model, or something else)",
         dialects=guess_dialects(halves) if modules else [],
         family=family,
         components=dict(Counter(guess_component(name) for name in modules)),
-        ranks=dict(Counter(shapes[key][0] for key, (_, part) in halves.items() if part == "down" and shapes[key])),
+        ranks=_ranks(halves, shapes),
+        sizes=_sizes(halves, shapes),
         alphas={},
         dtypes=_dtypes(header),
         broken=[],
@@ -124,6 +133,39 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         if target is not None and not others:
             found.readers = reader_reports(tensors, target)
     return found
+
+
+def _kinds(halves: dict[str, tuple[str, str]]) -> list[str]:
+    """Titles of the kinds of the file's modules."""
+    modules: dict[str, set[str]] = {}
+    for module, part in halves.values():
+        modules.setdefault(module, set()).add(part)
+    found = {kind_of(parts) for parts in modules.values() if parts != {"alpha"}}
+    return [weights.title for kind, weights in KINDS.items() if kind in found]
+
+
+RANKED = ("down", "hada_w1_b", "lokr_w2_b")
+"""Parts whose first axis is a module's rank; LoKr's w1_b where there is no w2_b."""
+
+
+def _ranks(halves: dict[str, tuple[str, str]], shapes: Shapes) -> dict[int, int]:
+    pairs = {module for module, part in halves.values() if part == "lokr_w2_b"}
+    ranked = [
+        shapes[key][0]
+        for key, (module, part) in halves.items()
+        if shapes[key] and (part in RANKED or (part == "lokr_w1_b" and module not in pairs))
+    ]
+    return dict(Counter(ranked))
+
+
+def _sizes(halves: dict[str, tuple[str, str]], shapes: Shapes) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    for key, (_, part) in halves.items():
+        if part in ("lokr_w1", "lokr_w2"):
+            sizes[f"{part.removeprefix('lokr_')} {'×'.join(map(str, shapes[key]))}"] += 1
+        elif part == "oft_blocks" and len(shapes[key]) > 1:
+            sizes[f"blocks of {shapes[key][1]}"] += 1
+    return dict(sizes)
 
 
 def _dtypes(header: Header) -> dict[str, int]:

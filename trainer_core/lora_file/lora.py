@@ -1,22 +1,78 @@
-"""A LoRA in memory: pairs of matrices by component and module path, and the model that they belong to."""
+"""A LoRA in memory: its matrices by component and module path, and the model that they belong to."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Weight shapes by module path."""
+Parts = Mapping[str, torch.Tensor]
+"""Tensors of one module, by what they are in it."""
+
+
+class Misfit(ValueError):
+    """Tensors that are whole, but of another shape than the weight that they are for."""
+
+
+class ModuleWeights(ABC):
+    """What an adapter of one kind does to one weight, as files hold it."""
+
+    kind: ClassVar[str]
+    """As `adapter.kind` has it."""
+    title: ClassVar[str]
+    """For a person."""
+    word: ClassVar[str] = "weights"
+    """What one module's are called in messages."""
+    alpha: float
+
+    @classmethod
+    @abstractmethod
+    def read(cls, parts: Parts, shape: tuple[int, ...], declared: Callable[[int], float]) -> Self:
+        """From a file's tensors.
+
+        Args:
+            parts: tensors of one module by the names that `foreign.PARTS` gives them.
+            shape: of the weight.
+            declared: rank -> alpha, for files that have no key for it.
+
+        Raises:
+            Misfit: they are for a weight of another shape.
+            ValueError: something is missing, or is not what this kind has.
+        """
+
+    @abstractmethod
+    def parts(self) -> Parts:
+        """The tensors to write, by the names of `foreign.PARTS`."""
+
+    @abstractmethod
+    def delta(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+        """What is added to the weight, in fp32 and in the weight's shape.
+
+        Args:
+            weight: needed by the kinds that change a weight by what it is: DoRA and OFT.
+        """
+
+    @property
+    @abstractmethod
+    def form(self) -> dict[str, str | float]:
+        """What settings decide of it, by the word for it; equal for weights that fit one another."""
 
 
 @dataclass(frozen=True)
-class LoraPair:
-    """What is added to one weight: alpha / rank * up @ down.
+class LoraPair(ModuleWeights):
+    """What is added to one weight: alpha / rank * up @ down (LoRA, Hu et al. 2021).
 
     A convolution's kernel lies in `down`, and `up` is 1×1: up(down(x)) is then the convolution with their product.
     """
+
+    kind: ClassVar[str] = "lora"
+    title: ClassVar[str] = "LoRA"
+    word: ClassVar[str] = "pair"
 
     down: torch.Tensor
     """A: [rank, in], or [rank, in, height, width] for a convolution."""
@@ -32,14 +88,57 @@ class LoraPair:
     def scale(self) -> float:
         return self.alpha / self.rank
 
-    def delta(self) -> torch.Tensor:
-        """What is added to the weight, in fp32 and in the weight's shape."""
+    @property
+    def form(self) -> dict[str, str | float]:
+        return {"rank": self.rank, "alpha": self.alpha}
+
+    def delta(self, weight: torch.Tensor | None = None) -> torch.Tensor:
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
         return self.scale * product.reshape(self.up.shape[0], *self.down.shape[1:])
 
+    def with_alpha(self, alpha: float) -> Self:
+        """The same addition with another alpha, by an `up` in fp32 that makes up for it."""
+        return replace(self, up=self.up.detach().float() * (self.alpha / alpha), alpha=alpha)
 
-LoRA = dict[str, dict[str, LoraPair]]
-"""Component ("unet", "text_encoder", "transformer") -> module path as diffusers names it -> pair."""
+    def parts(self) -> Parts:
+        return {"down": self.down, "up": self.up, "alpha": torch.tensor(self.alpha)}
+
+    @classmethod
+    def read(cls, parts: Parts, shape: tuple[int, ...], declared: Callable[[int], float]) -> Self:
+        if "down" not in parts or "up" not in parts:
+            there = " and ".join(sorted(parts))
+            raise ValueError(f"has only {there}; both halves (A and B) are needed: save or download the file again")
+        down, up = parts["down"], parts["up"]
+        if min(down.ndim, up.ndim) < 2 or down.shape[0] == 0 or down.shape[0] != up.shape[1]:
+            raise ValueError(f"A of shape {list(down.shape)} and B of shape {list(up.shape)} do not share a rank")
+        rank = down.shape[0]
+        # A 1×1 convolution may be stored as a matrix, and a matrix as a 1×1 convolution.
+        fits_down = down.numel() == rank * math.prod(shape[1:]) and down.shape[1] == shape[1]
+        if not fits_down or up.shape[0] != shape[0] or up.numel() != shape[0] * rank:
+            raise Misfit(
+                f"A of shape {list(down.shape)} and B of shape {list(up.shape)} do not fit the weight of shape "
+                f"{list(shape)}"
+            )
+        down, up = down.reshape(rank, *shape[1:]), up.reshape(shape[0], rank, *[1] * (len(shape) - 2))
+        return cls(down, up, alpha_in(parts, rank, declared))
+
+
+def alpha_in(parts: Parts, rank: int, declared: Callable[[int], float]) -> float:
+    """A module's alpha, from its own key or from what the file declares.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if "alpha" not in parts:
+        return declared(rank)
+    alpha = parts["alpha"]
+    if alpha.numel() != 1 or not math.isfinite(alpha.item()):
+        raise ValueError(f"alpha is not one finite number (shape {list(alpha.shape)})")
+    return float(alpha.item())
+
+
+LoRA = dict[str, dict[str, ModuleWeights]]
+"""Component ("unet", "text_encoder", "transformer") -> module path as diffusers names it -> what is done to it."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 
 from .dialects import module_keys
 from .foreign import split_key
+from .kinds import KINDS, fits, kind_of
 from .lora import ReaderReport, Target
 
 CLIP_MODULES = (
@@ -26,11 +27,20 @@ def reader_reports(tensors: Mapping[str, torch.Tensor], target: Target) -> list[
     The rules were read in ComfyUI v0.33 (comfy/lora.py) and sd-scripts 0.10; diffusers' are run, as installed. A target
     without a UNet is reported for diffusers only.
     """
-    reports = [_diffusers(tensors, target)]
+    kinds = {kind_of(parts) for parts in _modules(tensors).values()}
+    relatives = [KINDS[kind].title for kind in KINDS if kind in kinds - {"lora"}]
+    reports = [_refused("diffusers", tensors, relatives) if relatives else _diffusers(tensors, target)]
     if target.unet_config is not None:
         reports.insert(0, _by_names("ComfyUI", tensors, target, comfyui_names(target).get))
-        reports.append(_by_names("sd-scripts", tensors, target, kohya_names(target).get))
+        by_sd_scripts = _by_names("sd-scripts", tensors, target, kohya_names(target).get)
+        reports.append(_refused("sd-scripts", tensors, relatives) if relatives else by_sd_scripts)
     return reports
+
+
+def _refused(reader: str, tensors: Mapping[str, torch.Tensor], relatives: list[str]) -> ReaderReport:
+    """The report of a reader that knows plain LoRA alone; what else is in the file it would drop or misread."""
+    problem = f"it does not know {' or '.join(relatives)}"
+    return ReaderReport(reader, 0, len(_modules(tensors)), list(tensors), problem)
 
 
 def _by_names(
@@ -45,7 +55,7 @@ def _by_names(
 
 
 def _modules(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """The file's modules, by the name that they have there, with their halves."""
+    """The file's modules, by the name that they have there, with their parts."""
     modules: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         half = split_key(key)
@@ -55,7 +65,11 @@ def _modules(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.T
 
 
 def _fits(parts: Mapping[str, torch.Tensor], target: Target, module: tuple[str, str] | None) -> bool:
-    if module is None or module[1] not in target.modules.get(module[0], {}) or len(parts) < 2:
+    if module is None or module[1] not in target.modules.get(module[0], {}):
+        return False
+    if kind_of(parts) != "lora":
+        return fits(parts, target.modules[module[0]][module[1]])
+    if len(parts) < 2:
         return False
     weight, down, up = target.modules[module[0]][module[1]], parts["down"], parts["up"]
     if min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1] or up.shape[0] != weight[0]:

@@ -8,6 +8,7 @@ import torch
 from ..errors import BadInput, ScionError
 from .dialects import DIALECTS, lora_from_tensors, lora_to_tensors
 from .hashes import hash_metadata
+from .kinds import kind_in
 from .lora import LoRA, ReaderReport, Target
 from .readers import reader_reports
 from .safe_io import read_tensors, write_tensors
@@ -29,7 +30,7 @@ def save_lora(
         path: the file, replaced as a whole if it exists.
         lora: what to write.
         dialect: one of DIALECTS.
-        dtype: of A and B: float32, float16 or bfloat16.
+        dtype: of the matrices: float32, float16 or bfloat16.
         metadata: text to text, see `metadata.build`.
         target: the model that the LoRA was trained on.
 
@@ -37,7 +38,7 @@ def save_lora(
         What each reader loads of the file, the readers that the dialect is for in full.
 
     Raises:
-        BadInput: the dialect cannot name a module, or the settings are unknown.
+        BadInput: the dialect cannot name a module or say the kind, or the settings are unknown.
         ScionError: numbers are not finite in `dtype`; the file does not read back as written; a reader that the
             dialect is for would leave modules out; the disk is full. Under `path` nothing has changed then.
     """
@@ -82,9 +83,9 @@ def _checked(
     same = read.keys() == tensors.keys() and all(torch.equal(read[key], tensors[key]) for key in read)
     if not same or read_metadata != dict(metadata):
         raise ScionError(f"{path}: not saved: it does not read back as it was written. Check the disk.")
-    lora_from_tensors(read, target, read_metadata, str(path))
+    required = DIALECTS[dialect].required(kind_in(lora_from_tensors(read, target, read_metadata, str(path))))
     reports = reader_reports(read, target)
-    failed = [report for report in reports if report.reader in DIALECTS[dialect].readers and not report.complete]
+    failed = [report for report in reports if report.reader in required and not report.complete]
     if failed:
         raise ScionError(
             f"{path}: not saved: {'; '.join(report.line() for report in failed)}. Choose another dialect, or leave the "
