@@ -65,8 +65,8 @@ WIDGETS = [
     Widget("decay_shape", "optimizer.decay_shape", advanced=True),
     Widget("lora_plus_ratio", "optimizer.lora_plus_ratio", advanced=True),
     Widget("part_rates", "optimizer.part_rates", advanced=True),
-    Widget("kind", "adapter.kind", advanced=True),
-    Widget("factor", "adapter.factor", advanced=True),
+    Widget("adapter", "adapter.kind", advanced=True),
+    Widget("lokr_factor", "adapter.factor", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -5,6 +5,7 @@ import torch
 
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import SHAPED_BY, LoRAConfig
+from trainer_core.errors import BadInput
 from trainer_core.families import registry
 from trainer_core.lora_file.dialects import read_lora
 from trainer_core.lora_file.lora import Target, module_shapes
@@ -12,11 +13,11 @@ from trainer_core.lora_file.save import save_lora
 
 RELATIVES = [kind for kind in SHAPED_BY if kind != "lora"]
 FORMS = {
-    "dora": [{}, {"alpha": 3.0, "rslora": True}],
-    "loha": [{}, {"alpha": 1.0}],
-    # Rank 4 makes pairs of the second factors, 64 leaves all factors whole, a factor changes their sizes.
-    "lokr": [{}, {"rank": 64, "alpha": 16.0}, {"alpha": 2.0, "factor": 2}],
-    "oft": [{}, {"rank": 16}],
+    "dora": [{"alpha": 3.0, "rslora": True}],
+    "loha": [{"alpha": 1.0}],
+    # Rank 64 leaves both factors whole; rank 4 makes pairs of the second ones, whose sizes the factor changes.
+    "lokr": [{"rank": 64, "alpha": 16.0}, {"alpha": 2.0, "factor": 2}],
+    "oft": [{}],
 }
 EVERY_FORM = [pytest.param(kind, form, id=f"{kind} {form}") for kind, forms in FORMS.items() for form in forms]
 
@@ -44,13 +45,15 @@ def output(unet):
 
 
 @torch.no_grad()
-def merged(base, weights, strength=1.0):
-    """What the UNet answers with everything added to its weights."""
-    unet = registry.load(str(base)).denoiser
+def merged(unet, weights, strength=1.0):
+    """What the UNet answers with everything added to its weights, which are put back."""
+    before = {path: unet.get_submodule(path).weight.clone() for path in weights}
     for path, held in weights.items():
-        weight = unet.get_submodule(path).weight
-        weight += strength * held.delta(weight)
-    return output(unet)
+        unet.get_submodule(path).weight += strength * held.delta(before[path])
+    found = output(unet)
+    for path, weight in before.items():
+        unet.get_submodule(path).weight.copy_(weight)
+    return found
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -88,8 +91,7 @@ def test_what_it_begins_with_depends_on_the_seed_alone(base, kind):
 
 
 @pytest.mark.parametrize(("kind", "form"), EVERY_FORM)
-def test_it_comes_back_from_its_file_and_changes_the_weights_as_the_file_says(base, tmp_path, kind, form):
-    model = registry.load(str(base))
+def test_it_comes_back_from_its_file_and_changes_the_weights_as_the_file_says(model, tmp_path, kind, form):
     plain, target = output(model.denoiser), Target.of(unet=model.denoiser)
     config = injected(model, kind=kind, **form)
     moved(model)
@@ -98,15 +100,96 @@ def test_it_comes_back_from_its_file_and_changes_the_weights_as_the_file_says(ba
     save_lora(tmp_path / "a", {"unet": lora.extract(model.denoiser)}, "kohya", "float32", {}, target)
     read = read_lora(tmp_path / "a", target)[0]["unet"]
     lora.check_start(read, target.modules["unet"], config)
-    torch.testing.assert_close(merged(base, read), trained, rtol=1e-4, atol=2e-5)
+    lora.remove(model.denoiser)
+    torch.testing.assert_close(merged(model.denoiser, read), trained, rtol=1e-4, atol=2e-5)
 
-    again = registry.load(str(base))
-    injected(again, seed=5, kind=kind, **form)
-    lora.fill(again.denoiser, read)
-    torch.testing.assert_close(output(again.denoiser), trained, rtol=1e-4, atol=2e-5)
+    injected(model, seed=5, kind=kind, **form)
+    lora.fill(model.denoiser, read)
+    torch.testing.assert_close(output(model.denoiser), trained, rtol=1e-4, atol=2e-5)
+    lora.remove(model.denoiser)
 
-    for strength in (1.0, 0.5, -0.25):
-        finished = registry.load(str(base))
-        lora.apply(finished.denoiser, read, strength)
-        torch.testing.assert_close(output(finished.denoiser), merged(base, read, strength), rtol=1e-4, atol=2e-5)
-        assert not any(parameter.requires_grad for parameter in finished.denoiser.parameters())
+    for strength in (1.0, 0.5):
+        expected = merged(model.denoiser, read, strength)
+        lora.apply(model.denoiser, read, strength)
+        torch.testing.assert_close(output(model.denoiser), expected, rtol=1e-4, atol=2e-5)
+        assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
+        lora.remove(model.denoiser)
+
+
+def losses(model, steps):
+    """Of a fixed batch whose answer is to be learnt."""
+    numbers = torch.Generator().manual_seed(8)
+    noisy, wanted = torch.randn(2, 4, 8, 8, generator=numbers), torch.randn(2, 4, 8, 8, generator=numbers)
+    words, times = torch.randn(2, 5, 32, generator=numbers), torch.tensor([30, 800])
+    optimizer, found = torch.optim.AdamW(lora.parameters(model.denoiser).values(), lr=0.02), []
+    model.denoiser.train()
+    for _ in range(steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=model.denoiser.dtype == torch.bfloat16):
+            answer = model.denoiser(noisy.to(model.denoiser.dtype), times, words.to(model.denoiser.dtype)).sample
+        loss = (answer.float() - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_it_learns_the_same_with_checkpointed_gradients_and_much_the_same_in_bf16(base, kind):
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = registry.load(str(base), dtype)
+        injected(model, kind=kind)
+        found[dtype] = losses(model, 4)
+    plain, rounded = found.values()
+    assert plain[-1] < 0.9 * plain[0]
+    assert rounded == pytest.approx(plain, rel=0.05)
+    model = registry.load(str(base))
+    injected(model, kind=kind)
+    model.denoiser.enable_gradient_checkpointing()
+    assert losses(model, 2) == pytest.approx(plain[:2], rel=1e-5)
+
+
+def test_a_file_for_other_settings_is_refused_with_the_settings_to_change(model):
+    shapes = {"conv_in": (32, 4, 3, 3)}
+
+    def file_of(**settings):
+        injected(model, targets=["conv_in"], **settings)
+        weights = lora.extract(model.denoiser)
+        lora.remove(model.denoiser)
+        return weights
+
+    def refused(weights, **settings):
+        with pytest.raises(BadInput) as caught:
+            lora.check_start(weights, shapes, LoRAConfig(**{"rank": 4, "start_from": "a.safetensors", **settings}))
+        return str(caught.value)
+
+    loha, lokr, oft = file_of(kind="loha"), file_of(kind="lokr", rank=2), file_of(kind="oft", rank=8)
+    said = refused(loha, kind="lokr")
+    assert said == (
+        "adapter.start_from: a.safetensors holds LoHa, but adapter.kind is lokr; set it to loha, or start from another "
+        "file"
+    )
+    assert "conv_in has rank 4 instead of 2. Set adapter.rank, adapter.alpha and adapter.targets" in refused(
+        loha, kind="loha", rank=2
+    )
+    assert "conv_in has alpha 4 instead of 1." in refused(loha, kind="loha", alpha=1.0)
+    assert "adapter.factor" in refused(lokr, kind="lokr", rank=2, factor=4)
+    assert "conv_in has blocks of the side 8 instead of 4. Set adapter.rank and adapter.targets" in refused(
+        oft, kind="oft"
+    )
+    lora.check_start(lokr, shapes, LoRAConfig(kind="lokr", rank=2))
+
+
+def test_what_a_kind_cannot_train_is_refused_and_nothing_is_left(base, snapshot):
+    model = registry.load(str(base))
+    with torch.no_grad():
+        model.denoiser.conv_out.weight[1] = 0
+    before = snapshot(model.denoiser)
+    with pytest.raises(BadInput, match="dora cannot train conv_out.*adapter.exclude"):
+        injected(model, kind="dora")
+    assert snapshot(model.denoiser) == before
+    odd = torch.nn.ModuleDict({"odd": torch.nn.Linear(4, 7)})
+    with pytest.raises(BadInput, match="adapter.rank: 3, but no block of 2 to 3 divides the 7 outputs of odd"):
+        lora.inject(odd, LoRAConfig(kind="oft", rank=3), ["odd"], seed=0)
+    assert type(odd["odd"]) is torch.nn.Linear

@@ -100,8 +100,10 @@ def nan(path):
     save_file(state, path)
 
 
-def loha(path):
-    save_file({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": torch.zeros(2, 2)}, path)
+def only(**parts):
+    """A file of one module, which the model has."""
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    return lambda path: save_file({f"{name}.{part}": torch.zeros(shape) for part, shape in parts.items()}, path)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,10 @@ def loha(path):
     [
         pytest.param(
             family,
-            "A of shape [2, 768] and B of shape [32, 2] do not fit the weight of shape [32, 32]",
+            [
+                "attn2.to_k: A of shape [2, 768] and B of shape [32, 2] do not fit the weight of shape [32, 32]",
+                "and so it is with 6 more of its 56 modules. It looks like a file for Stable Diffusion 1.x. Choose a file",
+            ],
             id="another family's shapes",
         ),
         pytest.param(
@@ -117,9 +122,32 @@ def loha(path):
             ["none of its 168 keys belong to this model", "Choose a LoRA of this model's family"],
             id="another model's names",
         ),
-        pytest.param(without_a_half, "has only alpha and down; both halves (A and B) are needed", id="half a pair"),
+        pytest.param(
+            without_a_half,
+            ["has only alpha and down; both halves (A and B) are needed", "save or download the file again"],
+            id="half a pair",
+        ),
         pytest.param(nan, ["holds NaN or infinite numbers", "the training that made it had failed"], id="NaN"),
-        pytest.param(loha, ["holds LoHa (1 keys, such as", "only plain LoRA pairs are read here"], id="another method"),
+        pytest.param(
+            only(on_input=(2, 2)),
+            ["holds IA3 (1 keys, such as", "only LoRA, DoRA, LoHa, LoKr, OFT are read here", "Choose a file of one"],
+            id="another method",
+        ),
+        pytest.param(
+            only(hada_w1_a=(64, 2), hada_w1_b=(2, 9), hada_w2_a=(64, 2), hada_w2_b=(2, 9)),
+            ["proj_in: hada_w1_b of shape [2, 9] does not fit the weight of shape [64, 64, 1, 1]", "Choose a file that was"],
+            id="LoHa of other shapes",
+        ),
+        pytest.param(
+            only(lokr_w1=(8, 8), lokr_w2=(8, 9)),
+            ["lokr_w2 of shape [8, 9]: their product does not fit the weight", "Choose a file that was"],
+            id="LoKr of other shapes",
+        ),
+        pytest.param(
+            only(oft_blocks=(3, 4, 4)),
+            ["oft_blocks of shape [3, 4, 4] do not fit the weight", "Choose a file that was"],
+            id="OFT of other shapes",
+        ),
         pytest.param(
             lambda path: save_file({"a": torch.zeros(2)}, path),
             ["none of its 1 keys belong to this model; unknown: a", "Choose a LoRA"],
@@ -144,6 +172,11 @@ def test_a_file_of_another_model_is_refused(refused, words, base, pictures, lora
         pytest.param({"adapter.alpha": 1}, ["has alpha 2 instead of 1", "adapter.alpha"], id="another alpha"),
         pytest.param({"adapter.targets": "to_q"}, ["is not among the targets", "adapter.targets"], id="fewer targets"),
         pytest.param({"adapter.targets": "all"}, ["no pair for", "`scion inspect`"], id="more targets"),
+        pytest.param(
+            {"adapter.kind": "lokr"},
+            ["holds LoRA, but adapter.kind is lokr; set it to lora, or start from another file"],
+            id="another kind",
+        ),
     ],
 )
 def test_a_start_with_other_settings_is_refused(refused, words, pictures, lora, changes, said):

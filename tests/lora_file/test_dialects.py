@@ -163,10 +163,10 @@ def test_a_lora_of_another_family_is_refused_with_its_name(target, make_unet, ra
 @pytest.mark.parametrize(
     ("ending", "method"),
     [
-        ("hada_w1_a", "LoHa"),
-        ("lokr_w1", "LoKr"),
-        ("dora_scale", "DoRA"),
-        ("oft_blocks", "OFT"),
+        ("a1.weight", "GLoRA"),
+        ("lora_magnitude_vector", "DoRA as peft stores it"),
+        ("rescale", "OFT that scales"),
+        ("lora_mid.weight", "Tucker-decomposed LoRA"),
         ("diff", "full weight"),
     ],
 )

@@ -49,7 +49,10 @@ def test_a_foreign_sd15_file_is_recognised_and_tried_on_the_standard_model(tmp_p
     ]
 
 
-@pytest.mark.parametrize(("ending", "kind"), [("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("dora_scale", "DoRA")])
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [("a1.weight", "GLoRA"), ("oft_R.weight", "OFT as peft stores it"), ("diff", "full weight differences")],
+)
 def test_other_methods_are_named(tmp_path, ending, kind):
     write_tensors(tmp_path / "other", {f"lora_unet_conv_in.{ending}": torch.ones(2, 2)})
     found = inspect_file(tmp_path / "other")
