@@ -58,8 +58,8 @@ class Recipe:
         found, kind = [], self.adapter.kind
         if self.output.dialect == "diffusers" and kind != "lora":
             found.append(
-                f"output.dialect: 'diffusers', but adapter.kind is {kind}, of which diffusers reads no files; set it to "
-                "auto, kohya, kohya-ldm or comfyui"
+                f"output.dialect: 'diffusers', but adapter.kind is {kind}, of which diffusers reads no files; set it "
+                "to auto, kohya, kohya-ldm or comfyui"
             )
         if self.optimizer.lora_plus_ratio not in (0, 1) and kind not in PAIRS:
             found.append(

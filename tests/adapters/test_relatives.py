@@ -1,4 +1,4 @@
-"""LoRA's relatives in a model: each begins at nothing, changes weights as it says, goes out into a file and comes back."""
+"""LoRA's relatives in a model: each begins at nothing, changes weights as it says, and comes back from its file."""
 
 import pytest
 import torch

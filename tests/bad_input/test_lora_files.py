@@ -113,7 +113,8 @@ def only(**parts):
             family,
             [
                 "attn2.to_k: A of shape [2, 768] and B of shape [32, 2] do not fit the weight of shape [32, 32]",
-                "and so it is with 6 more of its 56 modules. It looks like a file for Stable Diffusion 1.x. Choose a file",
+                "and so it is with 6 more of its 56 modules. It looks like a file for Stable Diffusion 1.x",
+                "Choose a file that was made for this model",
             ],
             id="another family's shapes",
         ),
@@ -135,7 +136,10 @@ def only(**parts):
         ),
         pytest.param(
             only(hada_w1_a=(64, 2), hada_w1_b=(2, 9), hada_w2_a=(64, 2), hada_w2_b=(2, 9)),
-            ["proj_in: hada_w1_b of shape [2, 9] does not fit the weight of shape [64, 64, 1, 1]", "Choose a file that was"],
+            [
+                "proj_in: hada_w1_b of shape [2, 9] does not fit the weight of shape [64, 64, 1, 1]",
+                "Choose a file that was",
+            ],
             id="LoHa of other shapes",
         ),
         pytest.param(

@@ -78,9 +78,24 @@ def test_a_recipe_of_the_wrong_form_is_refused_by_its_name(refused, base, pictur
 @pytest.mark.parametrize(
     ("kind", "name", "value", "said"),
     [
-        ("loha", "adapter.dropout", "0.1", "adapter.dropout: 0.1, but adapter.kind is loha, which zeroes no inputs; set"),
-        ("lokr", "adapter.rslora", "true", "adapter.rslora: is on, but adapter.kind is lokr, whose scale is alpha / rank"),
-        ("oft", "adapter.alpha", "4", "adapter.alpha: 4, but adapter.kind is oft, and a rotation has no strength; leave"),
+        (
+            "loha",
+            "adapter.dropout",
+            "0.1",
+            "adapter.dropout: 0.1, but adapter.kind is loha, which zeroes no inputs",
+        ),
+        (
+            "lokr",
+            "adapter.rslora",
+            "true",
+            "adapter.rslora: is on, but adapter.kind is lokr, whose scale is alpha",
+        ),
+        (
+            "oft",
+            "adapter.alpha",
+            "4",
+            "adapter.alpha: 4, but adapter.kind is oft, and a rotation has no strength",
+        ),
         ("oft", "adapter.rank", "1", "adapter.rank: 1, but adapter.kind is oft, whose blocks need a side of 2 or more"),
         ("dora", "adapter.factor", "4", "adapter.factor: 4, but adapter.kind is dora, and only lokr has factors; set"),
         ("loha", "output.dialect", "diffusers", "output.dialect: 'diffusers', but adapter.kind is loha, of which"),

@@ -48,7 +48,10 @@ def lora_of(kind, target):
     elif kind == "lokr":
         linear = {"lokr_w1": drawn(8, 8), "lokr_w2_a": drawn(8, 2), "lokr_w2_b": drawn(2, 8)}
         kernel = {"lokr_w1": drawn(4, 4), "lokr_w2": drawn(8, 8, 3, 3)}
-        made = {QUERY: LokrWeights(linear, 1.0, SHAPES[QUERY]), CONVOLUTION: LokrWeights(kernel, 4.0, SHAPES[CONVOLUTION])}
+        made = {
+            QUERY: LokrWeights(linear, 1.0, SHAPES[QUERY]),
+            CONVOLUTION: LokrWeights(kernel, 4.0, SHAPES[CONVOLUTION]),
+        }
     else:
         halves = {QUERY: drawn(16, 4, 4), CONVOLUTION: drawn(8, 4, 4)}
         made = {path: OftBlocks(half - half.transpose(1, 2)) for path, half in halves.items()}
@@ -151,7 +154,10 @@ PAIR = {"lora_down.weight": drawn(2, 64), "lora_up.weight": drawn(64, 2)}
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        (loha(64, 63), ["hada_w1_b of shape [2, 63] does not fit the weight of shape [64, 64]", "Choose a file that was"]),
+        (
+            loha(64, 63),
+            ["hada_w1_b of shape [2, 63] does not fit the weight of shape [64, 64]", "Choose a file"],
+        ),
         ({"hada_w1_a": drawn(64, 2)}, ["has no hada_w1_b and no hada_w2_a", "save or download the file again"]),
         (
             {"lokr_w1": drawn(8, 8), "lokr_w2": drawn(8, 9)},
@@ -164,7 +170,10 @@ PAIR = {"lora_down.weight": drawn(2, 64), "lora_up.weight": drawn(64, 2)}
         ({**PAIR, "dora_scale": drawn(1, 64)}, ["belongs to inputs", "ComfyUI's own loader takes the file"]),
         ({**loha(64, 64), "dora_scale": drawn(64, 1)}, ["holds dora_scale beside LoHa, which is not read here"]),
         ({**loha(64, 64), "hada_w1_a": torch.full((64, 2), torch.nan)}, ["holds NaN or infinite numbers"]),
-        ({"oft_blocks": drawn(16, 4, 4), "rescale": drawn(64, 1)}, ["holds OFT that scales, too (1 keys", "LoKr, OFT are"]),
+        (
+            {"oft_blocks": drawn(16, 4, 4), "rescale": drawn(64, 1)},
+            ["holds OFT that scales, too (1 keys", "LoKr, OFT"],
+        ),
     ],
     ids=lambda value: None if isinstance(value, list) else " ".join(value),
 )

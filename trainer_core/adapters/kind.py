@@ -1,4 +1,4 @@
-"""What a kind of adapter is to the rest: peft's layers that it puts into a model, and what they hold as file tensors."""
+"""What a kind of adapter is to the rest: layers that it puts into a model, and what they hold as a file has it."""
 
 from abc import ABC, abstractmethod
 

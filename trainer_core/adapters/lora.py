@@ -12,7 +12,7 @@ from torch import nn
 from .. import randomness
 from ..errors import BadInput
 from ..lora_file.kinds import KINDS as FILE_KINDS
-from ..lora_file.lora import ModuleWeights, module_shapes
+from ..lora_file.lora import ModuleWeights, Shapes, module_shapes
 from .kind import Kind
 from .kinds import KINDS
 from .lora_config import PATTERN, LoRAConfig
@@ -152,7 +152,7 @@ def _said(word: str, value: str | float | None, again: bool = False) -> str:
     return number if again else f"{word} {number}"
 
 
-def check_start(weights: Mapping[str, ModuleWeights], shapes: Mapping[str, tuple[int, ...]], config: LoRAConfig) -> None:
+def check_start(weights: Mapping[str, ModuleWeights], shapes: Shapes, config: LoRAConfig) -> None:
     """That `fill` will take what is in the file `config.start_from`, once an adapter is in the modules.
 
     Args:
@@ -177,7 +177,7 @@ def check_start(weights: Mapping[str, ModuleWeights], shapes: Mapping[str, tuple
         )
 
 
-def _forms(shapes: Mapping[str, tuple[int, ...]], config: LoRAConfig) -> dict[str, ModuleWeights]:
+def _forms(shapes: Shapes, config: LoRAConfig) -> dict[str, ModuleWeights]:
     """What an adapter would hold in modules of these shapes; made once for each shape."""
     made: dict[tuple[int, ...], ModuleWeights] = {}
     for shape in set(shapes.values()):

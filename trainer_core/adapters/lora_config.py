@@ -25,8 +25,8 @@ class LoRAConfig:
 
     rank: int = option(
         16,
-        help="Width of the two matrices of each pair; larger learns more and weighs more. With oft: side of the rotated "
-        "blocks, lowered to what divides a module's outputs",
+        help="Width of the two matrices of each pair; larger learns more and weighs more. With oft: side of the "
+        "rotated blocks, lowered to what divides a module's outputs",
         low=1,
         high=1024,
     )
@@ -57,12 +57,13 @@ class LoRAConfig:
         advanced=True,
     )
     start_from: str = option(
-        "", help="A LoRA file to go on from, instead of from nothing; its kind, rank and alpha must be the ones set here"
+        "",
+        help="A LoRA file to go on from, instead of from nothing; its kind, rank and alpha must be the ones set here",
     )
     kind: str = option(
         "lora",
-        help="How weights are changed: a pair of matrices each (lora), with a learned length beside (dora), products of "
-        "two pairs (loha), Kronecker products (lokr), or rotations (oft). docs/relatives.md tells of each",
+        help="How weights are changed: a pair of matrices each (lora), with a learned length beside (dora), products "
+        "of two pairs (loha), Kronecker products (lokr), or rotations (oft). docs/relatives.md tells of each",
         choices=tuple(SHAPED_BY),
     )
     factor: int = option(

@@ -69,7 +69,8 @@ class Lora(Kind):
 def _length(weight: torch.Tensor, lora_weight: torch.Tensor, scaling: float, adapter_name: str = "") -> torch.Tensor:
     """The length of each output of a weight with its pair added, in the shape that peft's DoRA layer has it in.
 
-    peft rounds it to the precision of the base: in bf16 by up to 0.4 % of all that an output says, already at the start.
+    peft rounds it to the precision of the base, in bf16 to eight bits, by which a fresh adapter would change what the
+    model answers.
     """
     with torch.autocast(weight.device.type, enabled=False):
         found = lengths(weight.float() + scaling * lora_weight.float())

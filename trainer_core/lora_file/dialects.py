@@ -101,7 +101,7 @@ def _text_encoder_key(dialect: str, component: str, path: str, several: bool) ->
 def lora_to_tensors(
     lora: LoRA, dialect: str, target: Target, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a file in one of DIALECTS: matrices in `dtype`, copied to the CPU; alphas and DoRA's scales in fp32.
+    """The tensors of a file in one of DIALECTS, on the CPU: matrices in `dtype`, alphas and DoRA's scales in fp32.
 
     All modules of a file get the same alpha, what differs is folded into B: where alphas differ, diffusers 0.42 loses
     those of the attention layers (it looks them up under names that its model does not have).
@@ -232,8 +232,8 @@ def _refuse_other_methods(tensors: Mapping[str, torch.Tensor], where: str) -> No
     if others:
         found = ", ".join(f"{method} ({len(keys)} keys, such as {keys[0]})" for method, keys in others.items())
         raise BadInput(
-            f"{where}: holds {found}; only {', '.join(weights.title for weights in KINDS.values())} are read here. Choose "
-            "a file of one of these, or load it with ComfyUI's own loader."
+            f"{where}: holds {found}; only {', '.join(weights.title for weights in KINDS.values())} are read here. "
+            "Choose a file of one of these, or load it with ComfyUI's own loader."
         )
 
 

@@ -34,7 +34,9 @@ class LohaWeights(ModuleWeights):
 
     @property
     def form(self) -> dict[str, str | float]:
-        return {"rank": self.rank, "alpha": self.alpha} | ({"a Tucker core": "yes"} if "hada_t1" in self.tensors else {})
+        return {"rank": self.rank, "alpha": self.alpha} | (
+            {"a Tucker core": "yes"} if "hada_t1" in self.tensors else {}
+        )
 
     def delta(self, weight: torch.Tensor | None = None) -> torch.Tensor:
         product = self._factor("hada_w1", "hada_t1") * self._factor("hada_w2", "hada_t2")

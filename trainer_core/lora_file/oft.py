@@ -10,14 +10,15 @@ from .lora import Misfit, ModuleWeights, Parts, alpha_in
 
 
 def cayley_change(skew: torch.Tensor) -> torch.Tensor:
-    """R - I for the rotation R = (I + Q)(I - Q)⁻¹ (Cayley's; Qiu et al. 2023, section 3.3), which for small Q keeps what
+    """R - I for the rotation R = (I + Q)(I - Q)⁻¹ (Cayley's; Qiu et al. 2023, section 3.3): for small Q it keeps what
     R would round away.
 
     Args:
         skew: Q, skew-symmetric, fp32 [blocks, side, side].
     """
     identity = torch.eye(skew.shape[-1], device=skew.device, dtype=skew.dtype).expand_as(skew)
-    return torch.linalg.solve(identity - skew, 2 * skew, left=False)
+    # I - Q is never singular; solve() would wait for a GPU to say so.
+    return torch.linalg.solve_ex(identity - skew, 2 * skew, left=False).result
 
 
 @dataclass(frozen=True)
