@@ -2,7 +2,10 @@
 
 import json
 import os
+import platform
 import secrets
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +14,8 @@ from .errors import BadInput, ScionError
 
 PARTIAL = ".scion-*.part"
 """What an unfinished write is called."""
+ABANDONED_AFTER = 3600.0
+"""Seconds without a change after which an unfinished write of another machine is taken for a dead one's."""
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -42,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], check: Callab
         ScionError: as for `write_bytes`.
     """
     # Not tempfile: its files are readable by their owner only, and would stay so after the rename.
-    partial = path.with_name(PARTIAL.replace("*", secrets.token_hex(8)))
+    partial = path.with_name(PARTIAL.replace("*", f"{_machine()}-{os.getpid():x}-{secrets.token_hex(8)}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -73,6 +78,27 @@ def remove_partial(folder: str | Path) -> int:
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether an unfinished write has lost its writer, in a folder that several programs write in without a lock.
+
+    The name tells the writer: one of this machine lives or does not, whatever the clock says. Of others only the age
+    tells, which a clock that jumped can make wrong.
+    """
+    import psutil
+
+    machine, _, process = path.name.removeprefix(".scion-").rpartition("-")[0].partition("-")
+    if machine == _machine() and process:
+        return not psutil.pid_exists(int(process, 16))
+    try:
+        return path.stat().st_mtime < time.time() - ABANDONED_AFTER
+    except OSError:  # finished meanwhile
+        return False
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def read_json(path: str | Path, max_bytes: int = 256 * 2**20) -> Any:

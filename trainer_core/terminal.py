@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections import deque
 
 from tqdm import tqdm
@@ -9,6 +10,8 @@ from tqdm import tqdm
 from .engine.events import Checkpointed, Event, Finished, Previewed, Scanned, Started, Steps, Validated, Warned, Working
 
 BAR = "{desc:<9} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt}{postfix}"
+DRAW_EVERY = 0.1
+"""Seconds between two drawings of a bar."""
 
 
 class Terminal:
@@ -21,7 +24,7 @@ class Terminal:
     def __init__(self, quiet: bool | None = None):
         self.quiet = not sys.stderr.isatty() if quiet is None else quiet
         self._bar: tqdm | None = None
-        self._what = ""
+        self._what, self._drawn = "", 0.0
         self._losses: deque[float] = deque(maxlen=100)
 
     def say(self, text: str) -> None:
@@ -76,10 +79,14 @@ class Terminal:
             return
         if self._bar is None or self._what != what:
             self._close()
-            self._bar = tqdm(total=total, desc=what, bar_format=BAR, leave=what == "training", mininterval=0.1)
-            self._what = what
+            self._bar = tqdm(total=total, desc=what, bar_format=BAR, leave=what == "training")
+            self._what, self._drawn = what, 0.0
         self._bar.set_postfix_str(told, refresh=False)
-        self._bar.update(done - self._bar.n)
+        self._bar.n = done
+        # Not update(), which goes by the wall clock: the bar would stand still while a clock put back catches up.
+        if done == total or time.monotonic() - self._drawn >= DRAW_EVERY:
+            self._bar.refresh()
+            self._drawn = time.monotonic()
 
     def _close(self) -> None:
         if self._bar is not None:

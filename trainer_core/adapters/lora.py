@@ -2,6 +2,7 @@
 without a trace."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -56,6 +57,35 @@ def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
         # A name stands for a module and for what lies in it: to_out is to_out.0 in diffusers.
         pattern = rf"(.*\.)?{re.escape(entry)}(\..*)?"
     return {path for path in paths if re.fullmatch(pattern, path)}
+
+
+def check_rank(model: nn.Module, rank: int, paths: list[str]) -> str:
+    """What a person should know of a rank above the width of modules: the product of a pair has at most that rank.
+
+    A module's width is the smaller side of its weight as a matrix, [outputs, inputs * kernel].
+
+    Returns:
+        One sentence; empty if every module at `paths` is at least as wide.
+
+    Raises:
+        BadInput: none of them is.
+    """
+    shapes = module_shapes(model)
+    widths = {path: min(shapes[path][0], math.prod(shapes[path][1:])) for path in paths}
+    widest = max(widths, key=widths.__getitem__)
+    if rank > widths[widest]:
+        raise BadInput(
+            f"adapter.rank: {rank} is above the width of every targeted module; the widest, {widest}, has "
+            f"{widths[widest]} (the smaller of its inputs and outputs), and more can learn nothing more. Set at most "
+            f"{widths[widest]}"
+        )
+    narrow = [path for path, width in widths.items() if width < rank]
+    if not narrow:
+        return ""
+    return (
+        f"adapter.rank: {rank} is above the width of {len(narrow)} of {len(paths)} targeted modules (such as "
+        f"{narrow[0]}, of {widths[narrow[0]]}); there it learns no more than its width would, and weighs more"
+    )
 
 
 def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,30 +101,48 @@ def read_table(path: Path) -> tuple[list[Row], list[str]]:
 
 def _csv_rows(text: str) -> tuple[list[Row], list[str]]:
     rows, problems = [], []
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lined = _with_lines(reader)
     try:
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
+        _, names = next(lined, (0, []))
+        columns = [name.strip() for name in names]
         absent = [name for name in ("file_name", "text") if name not in columns]
         if absent:
             return [], [
                 f"has no column {' and no column '.join(map(repr, absent))} "
                 f"(its first line is {','.join(columns)!r:.200}); the first line must be: file_name,text"
             ]
-        for values in reader:
-            line = reader.line_num
-            if values["text"] is None or values["file_name"] is None:
+        places = columns.index("file_name"), columns.index("text")
+        for line, fields in lined:
+            if len(fields) <= max(places):
                 problems.append(f"line {line}: has fewer fields than the first line; write file_name,text.")
-            elif None in values:
+            elif len(fields) > len(columns):
                 problems.append(
                     f"line {line}: has more fields than the first line; put a caption with commas in double quotes."
                 )
             else:
-                _add(rows, problems, line, values["file_name"], values["text"])
-    except csv.Error as error:
-        # The reader's line is that of the last row which it could read.
-        problems.append(f"line {reader.line_num + 1}: is not CSV ({error}).")
+                _add(rows, problems, line, *(fields[place] for place in places))
+    except NotCsv as error:
+        problems.append(str(error))
     return rows, problems
+
+
+class NotCsv(ValueError):
+    """A row that no reader of CSV understands, with its line."""
+
+
+def _with_lines(reader) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank, with the line that it begins on: a quoted field may have several."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise NotCsv(f"line {line}: is not CSV ({error}).") from None
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
 
 
 def _jsonl_rows(text: str) -> tuple[list[Row], list[str]]:

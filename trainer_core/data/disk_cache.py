@@ -1,5 +1,6 @@
 """The encoded cache on the disk: safetensors files, which many runs may share and any of them may delete."""
 
+import contextlib
 import os
 import re
 import threading
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import BadInput, ScionError
+from ..files import is_abandoned
 from ..lora_file.safe_io import read_tensors, write_tensors
 from .cache import Tensors, own
 from .config import DatasetConfig
@@ -26,7 +28,8 @@ READ_MOST = 2000
 are found, because reading a hundred thousand takes longer than a start should."""
 
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
-_PARTIAL = re.compile(r"\.scion-[0-9a-f]+\.part")
+_PARTIAL = re.compile(r"\.scion-[0-9a-f-]+\.part")
+_OURS = re.compile(f"{_ENTRY.pattern}|{_PARTIAL.pattern}")
 _ABSENT, _UNMARKED = -2, -1
 
 
@@ -63,7 +66,7 @@ class DiskCache:
         """Size of the folder's entries, once it is known."""
         self._marked: dict[int, int] = {}
         """When this run's entries were last marked as used, in whole TOUCH_SECONDS of its life."""
-        self._begun = time.monotonic()
+        self._begun, self._begun_at = time.monotonic(), time.time()
         self._prunable = True
         self._lock = threading.Lock()
         _make(self.folder)
@@ -79,7 +82,11 @@ class DiskCache:
         here: list[str] = []
         with self._lock:
             self._bytes, now = 0, self._now()
-            for key, path, status in _entries(self.folder):
+            for name, path, status in _files(self.folder, _OURS):
+                if _PARTIAL.fullmatch(name):
+                    _remove_abandoned(path)
+                    continue
+                key = name[:64]
                 self._bytes += status.st_size
                 # A file without content is what a power failure leaves of one that was not yet on the disk.
                 if self._marked.get(_short(key)) == _ABSENT and status.st_size:
@@ -115,11 +122,16 @@ class DiskCache:
         kept, path = {name: own(tensor) for name, tensor in tensors.items()}, self._path(key)
         try:
             write_tensors(path, kept, {"crc32": _checksum(kept)})
-        except ScionError:
+        except ScionError as error:
             # Windows refuses to replace a file that another run is reading; that run then wrote the same.
-            if self.get(key) is None:
-                raise
-            return
+            if self.get(key) is not None:
+                return
+            reason = getattr(error.__cause__, "strerror", None) or error
+            raise ScionError(
+                f"dataset.cache_path: {self.folder}: cannot be written to ({reason}); what is encoded so far stays "
+                "there. Free space, set dataset.cache to 'memory', or choose another dataset.cache_path; then start "
+                "again"
+            ) from error
         with self._lock:
             self._marked[_short(key)] = self._now()
             if self._bytes is None:
@@ -127,9 +139,9 @@ class DiskCache:
             else:
                 self._bytes += path.stat().st_size
             if self.limit and self._bytes > self.limit and self._prunable:
-                self._bytes -= prune(
-                    self.folder, self.limit, lambda key: _short(key) in self._marked, IDLE_SECONDS
-                ).bytes
+                # By the clock of the beginning: one that jumped meanwhile makes no entry of another run look unused.
+                now = self._begun_at + time.monotonic() - self._begun
+                self._bytes -= prune(self.folder, self.limit, self._is_used, IDLE_SECONDS, now).bytes
                 # What is left is in use; looking again at every put would be slow and find nothing.
                 self._prunable = self._bytes <= self.limit
 
@@ -160,7 +172,13 @@ def usage(folder: str | Path) -> Usage:
     return Usage(len(sizes), sum(sizes))
 
 
-def prune(folder: str | Path, limit: int, keep: Callable[[str], bool] = lambda key: False, idle: float = 0.0) -> Usage:
+def prune(
+    folder: str | Path,
+    limit: int,
+    keep: Callable[[str], bool] = lambda key: False,
+    idle: float = 0.0,
+    now: float | None = None,
+) -> Usage:
     """Delete the entries unused for longest until `limit` bytes are left, and what killed writers left behind.
 
     Only files named as entries are touched, whatever else lies in the folder.
@@ -169,27 +187,44 @@ def prune(folder: str | Path, limit: int, keep: Callable[[str], bool] = lambda k
         limit: in bytes; 0 empties the cache.
         keep: whether the entry of a key stays.
         idle: entries used within this many seconds stay.
+        now: seconds since 1970, where the caller knows better than a clock that may have jumped.
 
     Returns:
         What was freed.
     """
-    newest = time.time() - idle
+    now = time.time() if now is None else now
     entries = sorted(_entries(Path(folder)), key=lambda entry: (entry[2].st_mtime, entry[0]))
     total, files, freed = sum(status.st_size for _, _, status in entries), 0, 0
     for name, path, status in entries:
         if total - freed <= limit:
             break
-        if keep(name) or (idle and status.st_mtime > newest):
+        if keep(name) or (idle and _is_recent(path, status.st_mtime, now, idle)):
             continue
         try:
             os.unlink(path)
         except OSError:  # in use by another program (Windows), or already gone
             continue
         files, freed = files + 1, freed + status.st_size
-    for _, path, status in _files(Path(folder), _PARTIAL):
-        if status.st_mtime < time.time() - IDLE_SECONDS:
-            Path(path).unlink(missing_ok=True)
+    for _, path, _ in _files(Path(folder), _PARTIAL):
+        _remove_abandoned(path)
     return Usage(files, freed)
+
+
+def _is_recent(path: str, used: float, now: float, idle: float) -> bool:
+    """Whether an entry was used within `idle` seconds. One from the future, whose clock was wrong, counts as used now:
+    else it would stay until that day."""
+    latest = max(now, time.time())
+    if used > latest + TOUCH_SECONDS:
+        with contextlib.suppress(OSError):
+            os.utime(path, (latest, latest))
+    return used > now - idle
+
+
+def _remove_abandoned(path: str) -> None:
+    """Takes away an unfinished file whose writer was killed."""
+    if is_abandoned(Path(path)):
+        with contextlib.suppress(OSError):  # a folder that may only be read works, too
+            os.unlink(path)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, str, os.stat_result]]:

@@ -38,6 +38,8 @@ class Checkpoint:
     optimizer_tensors: dict[str, torch.Tensor]
     extras: dict[str, Any] = field(default_factory=dict)
     """Small numbers: the gradient scaler's, counts of skipped steps."""
+    path: Path | None = None
+    """Where it was read."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None) -> Path:
@@ -77,18 +79,25 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
         if final.exists():  # torn, or this step would not have been done again
             shutil.rmtree(final)
         _rename(partial, final)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too leaves no half checkpoint behind
         shutil.rmtree(partial, ignore_errors=True)
-        raise ScionError(f"{final}: cannot be written ({error.strerror or error}); {_remedy(error)}") from error
-    except BaseException:  # an interrupt too leaves no half checkpoint behind
-        shutil.rmtree(partial, ignore_errors=True)
+        refusal = error.__cause__ if isinstance(error, ScionError) else error
+        if isinstance(refusal, OSError):
+            raise ScionError(
+                f"{final}: cannot be written ({refusal.strerror or refusal}); {_remedy(refusal)}"
+            ) from error
         raise
+    prune(folder, checkpoint.step, keep)
+    return final
+
+
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Deletes the checkpoints before the last `keep` up to `step`, and those of later steps."""
     named = _named(folder)
-    done = [path for path in named if _step(path) <= checkpoint.step]
+    done = [path for path in named if _step(path) <= step]
     for path in named:
         if path not in done[-keep:]:
             shutil.rmtree(path, ignore_errors=True)
-    return final
 
 
 def _rename(partial: Path, final: Path) -> None:
@@ -131,14 +140,23 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
         return None
     for leftover in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    found, torn = None, []
     for path in reversed(_named(folder)):
         try:
-            return read(path)
+            found = read(path)
+            break
         except NewerFormat:
             raise
         except ScionError as error:
-            warn(f"{path} is not whole ({error}); the checkpoint before it is used")
-    return None
+            torn.append(f"{path} is not whole ({error})")
+    for one in torn:
+        used = (
+            f"the checkpoint before it is used, of step {found.step}"
+            if found
+            else "no other is, so the run begins anew"
+        )
+        warn(f"{one}; {used}")
+    return found
 
 
 def read(path: Path) -> Checkpoint:
@@ -156,9 +174,12 @@ def read(path: Path) -> Checkpoint:
         )
     if written != FORMAT:
         raise ScionError(f"{path}: state.json is of no format that is known here ({written!r})")
+    absent = [key for key in ("step", "optimizer", "extras") if key not in state]
+    if absent:
+        raise ScionError(f"{path}: state.json lacks {', '.join(absent)}")
     parameters, _ = read_tensors(path / "adapter.safetensors")
     tensors, _ = read_tensors(path / "optimizer.safetensors")
-    return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"])
+    return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"], path)
 
 
 def _named(folder: Path) -> list[Path]:

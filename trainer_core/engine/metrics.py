@@ -1,7 +1,8 @@
-"""The history of a run in a file: one JSON line per step, validation, preview and checkpoint, and its picture."""
+"""The history of a run in a file: one JSON line per step, validation, preview and checkpoint."""
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from ..files import write_text
@@ -9,35 +10,89 @@ from .events import Checkpointed, Event, Previewed, Steps, Validated
 
 
 class MetricsFile:
-    """Observer that keeps the history; a resumed run goes on where its checkpoint was."""
+    """Observer that keeps the history; a resumed run goes on where its checkpoint was.
 
-    def __init__(self, path: Path, from_step: int):
-        """Lines of steps after `from_step` are dropped: those steps are done again."""
-        self.path = path
+    While the disk refuses, lines wait in memory; the next event tries again.
+    """
+
+    def __init__(self, path: Path, from_step: int, checkpoint: str = "", warn: Callable[[str], None] | None = None):
+        """Lines of steps after `from_step` are dropped: those steps are done again.
+
+        Args:
+            checkpoint: the name of the one that the run goes on from; a run that was killed right after it was written
+                could not tell of it.
+            warn: hears, once, that the file cannot be written.
+
+        Raises:
+            ScionError: the file cannot be written now, before anything is trained.
+        """
+        self.path, self._warn = path, warn
         kept = [line for line in read(path) if line["step"] <= from_step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._told = {(line["step"], _kind(line)) for line in kept if line["step"] == from_step}
+        if from_step and checkpoint and (from_step, "checkpoint") not in self._told:
+            kept.append({"step": from_step, "checkpoint": checkpoint})
+        data = _encoded(kept)
+        write_text(path, data.decode())
+        self._whole, self._waiting = len(data), b""
 
     def on(self, event: Event) -> None:
-        lines = []
-        if isinstance(event, Steps):
-            for offset, loss in enumerate(event.losses):
-                lines.append(
-                    {
-                        "step": event.first + offset,
-                        "loss": loss if math.isfinite(loss) else None,
-                        "learning_rate": event.learning_rate,
-                        "seconds": round(event.seconds_per_step, 5),
-                    }
+        # The last look is repeated when a run is killed in it.
+        lines = [line for line in _lines(event) if (line["step"], _kind(line)) not in self._told]
+        self._waiting += _encoded(lines)
+        if not self._waiting:
+            return
+        try:
+            self._append()
+        except OSError as error:
+            if self._warn is not None:
+                warn, self._warn = self._warn, None
+                warn(
+                    f"{self.path}: cannot be written ({error.strerror or error}). Its lines wait in memory and are "
+                    "written when there is space again; the run goes on"
                 )
-        elif isinstance(event, Validated):
-            lines.append({"step": event.step, "validation": event.loss if math.isfinite(event.loss) else None})
-        elif isinstance(event, Previewed):
-            lines.append({"step": event.step, "preview": event.path.name})
-        elif isinstance(event, Checkpointed):
-            lines.append({"step": event.step, "checkpoint": event.path.name})
-        if lines:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def _append(self) -> None:
+        # Unbuffered: a buffer would try once more, and raise, when the file is closed.
+        with open(self.path, "ab", buffering=0) as file:
+            if file.tell() > self._whole:  # half a line of an attempt that failed
+                file.truncate(self._whole)
+            rest = memoryview(self._waiting)
+            while rest:
+                rest = rest[file.write(rest) :]
+            self._whole, self._waiting = file.tell(), b""
+
+
+def _lines(event: Event) -> list[dict]:
+    if isinstance(event, Steps):
+        return [
+            {
+                "step": event.first + offset,
+                "loss": _finite(loss),
+                "learning_rate": event.learning_rate,
+                "seconds": round(event.seconds_per_step, 5),
+            }
+            for offset, loss in enumerate(event.losses)
+        ]
+    if isinstance(event, Validated):
+        return [{"step": event.step, "validation": _finite(event.loss)}]
+    if isinstance(event, Previewed):
+        return [{"step": event.step, "preview": event.path.name}]
+    if isinstance(event, Checkpointed):
+        return [{"step": event.step, "checkpoint": event.path.name}]
+    return []
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no word for NaN and infinity."""
+    return number if math.isfinite(number) else None
+
+
+def _kind(line: dict) -> str:
+    return next((key for key in ("loss", "validation", "preview", "checkpoint") if key in line), "")
+
+
+def _encoded(lines: list[dict]) -> bytes:
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
 
 
 def read(path: Path) -> list[dict]:
@@ -45,7 +100,7 @@ def read(path: Path) -> list[dict]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:

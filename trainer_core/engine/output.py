@@ -59,7 +59,7 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         **_about_data(trainer),
         dataset_hash=dataset_fingerprint,
         started_at=started_at,
-        finished_at=time.time(),
+        finished_at=max(started_at, time.time()),
         version=__version__,
         recipe=_public(recipe, trainer.model),
     )

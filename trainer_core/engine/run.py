@@ -17,7 +17,7 @@ from ..errors import BadInput, ScionError
 from ..families.base import Model
 from ..families.registry import detect
 from ..families.sources import BUILT_IN, resolve
-from ..files import remove_partial, write_json
+from ..files import write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import ModuleWeights, Target, module_shapes
 from ..options import as_dict
@@ -105,6 +105,9 @@ class _Run:
             model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        narrow = lora.check_rank(model.denoiser, self.recipe.adapter.rank, paths)
+        if narrow:
+            self._warn(narrow)
         parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
         start = self._start_from(model, paths)
         dataset = Dataset(
@@ -164,10 +167,7 @@ class _Run:
                 "beside it"
             )
         if state.step > total:
-            raise BadInput(
-                f"run.steps: {total}, but the run in {folder.path} has done {state.step} already; ask for at least as "
-                "many, or set run.existing=new to start beside it"
-            )
+            raise BadInput(_too_few(total, folder, state.step))
         return folder, dataclasses.replace(state, total=total)
 
     def _is_done(self, folder: RunFolder, state: RunState) -> bool:
@@ -204,7 +204,7 @@ class _Run:
         self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths, start
     ) -> Result:
         encoder = model.encoder
-        remove_partial(folder.path)
+        folder.remove_partial()
         encoder.to(self.device)
         if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
             return self._nothing_done(folder, state)
@@ -222,21 +222,43 @@ class _Run:
             if self.recipe.run.gradient_checkpointing:
                 model.denoiser.enable_gradient_checkpointing()
             trainer = Trainer(self.recipe, model, dataset, self.device, self.precision)
-            checkpoint = checkpoints.latest(folder.checkpoints, lambda text: self.audience.on(Warned(text)))
-            if checkpoint:
-                trainer.restore(checkpoint)
-            self._write_recipe(folder)
-            # The history hears first: an observer may interrupt.
-            audience = Audience([MetricsFile(folder.metrics, trainer.step), *self.audience.observers])
-            session = Session(
-                trainer, folder, state, audience, self.should_stop, scan.fingerprint, (prompts, *entries), self.advice
-            )
-            status = session.run()
-            return Result(status, folder.path, trainer.step, trainer.total, session.lora)
+            try:
+                self._go_on(trainer, folder)
+                return self._steps(trainer, folder, state, scan, (prompts, *entries))
+            finally:
+                trainer.release()
         finally:
             if self.recipe.run.gradient_checkpointing:
                 model.denoiser.disable_gradient_checkpointing()
             lora.remove(model.denoiser)
+
+    def _go_on(self, trainer: Trainer, folder: RunFolder) -> None:
+        """Brings the trainer to the last whole checkpoint, if there is one.
+
+        Raises:
+            BadInput: it is of another run, or of a later step than is asked for.
+        """
+        checkpoint = checkpoints.latest(folder.checkpoints, self._warn)
+        if checkpoint is None:
+            return
+        if checkpoint.step > trainer.total:  # run.json may be older: it is written after the checkpoint
+            raise BadInput(_too_few(trainer.total, folder, checkpoint.step))
+        trainer.restore(checkpoint)
+        # Whoever was killed in deleting left half a checkpoint.
+        checkpoints.prune(folder.checkpoints, checkpoint.step, self.recipe.run.keep_checkpoints)
+
+    def _steps(self, trainer: Trainer, folder: RunFolder, state: RunState, scan: Scan, prompts) -> Result:
+        self._write_recipe(folder)
+        name = checkpoints.path_of(folder.checkpoints, trainer.step).name
+        # The history hears first: an observer may interrupt.
+        history = MetricsFile(folder.metrics, trainer.step, name, self._warn)
+        audience = Audience([history, *self.audience.observers])
+        session = Session(trainer, folder, state, audience, self.should_stop, scan.fingerprint, prompts, self.advice)
+        status = session.run()
+        return Result(status, folder.path, trainer.step, trainer.total, session.lora)
+
+    def _warn(self, text: str) -> None:
+        self.audience.on(Warned(text))
 
     def _start_from(self, model: Model, paths: list[str]) -> dict[str, ModuleWeights] | None:
         """What to begin with, by module path; None if the recipe names no file.
@@ -291,6 +313,13 @@ class _Run:
             line = f"Stopped before going on at step {step}; start again to go on."
         self.audience.on(Finished("stopped", step, total, file, [line]))
         return Result("stopped", folder.path if folder else None, step, total, file)
+
+
+def _too_few(total: int, folder: RunFolder, done: int) -> str:
+    return (
+        f"run.steps: {total}, but the run in {folder.path} has done {done} already; ask for at least as many, or set "
+        "run.existing=new to start beside it"
+    )
 
 
 def _cast(denoiser: nn.Module, dtype: torch.dtype) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import BadInput
-from ..files import read_json, write_json
+from ..files import read_json, remove_partial, write_json
 
 
 @dataclass
@@ -84,6 +84,11 @@ class RunFolder:
                 (self.path / ".lock").unlink()
                 for path in made:
                     path.rmdir()
+
+    def remove_partial(self) -> None:
+        """Takes away what killed writers left, but for checkpoints; call it only while holding the lock."""
+        for folder in (self.path, self.previews, self.samples):
+            remove_partial(folder)
 
     def state(self) -> RunState | None:
         """None where no run has begun."""

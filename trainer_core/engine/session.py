@@ -1,9 +1,12 @@
 """A run while it trains: between steps it saves, previews, validates and listens; at the end it exports the LoRA."""
 
+import math
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from ..adapters import lora
 from ..errors import BadInput, ScionError
@@ -42,7 +45,9 @@ class Session:
         self.stopped = False
         self.lora: Path | None = None
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
-        self._handled = trainer.step
+        # What is due after a resumed run's last step is done now if its history lacks it.
+        self._handled, self._seen_at = max(0, trainer.step - 1), trainer.step
+        self._seen = {kind for line in metrics.read(folder.metrics) if line["step"] == trainer.step for kind in line}
         self._previewed: int | None = None
         """The step of the last preview that was drawn."""
 
@@ -55,25 +60,28 @@ class Session:
         Raises:
             ScionError: training failed; a checkpoint of the last whole step was written.
         """
-        trainer = self.trainer
-        self.state.status = "unfinished"
+        self.state.status, self.state.step = "unfinished", self.trainer.step
         self.folder.save_state(self.state)
         self._announce()
         try:
-            trainer.train(self.audience.on, self._between)
-            # If this fails (a full disk), the LoRA itself, which is smaller, may still be saved.
-            self._attempt("checkpoint", self._checkpoint)
+            self._train()
+            if not self.stopped:
+                self._look(last=True)
+            return self._close()
         except BaseException as error:
             failure = self._told(error)
             self._keep_after(failure)
             if failure is error:
                 raise
             raise failure from error
+
+    def _train(self) -> None:
+        try:
+            self.trainer.train(self.audience.on, self._between)
+            # If this fails (a full disk), the LoRA itself, which is smaller, may still be saved.
+            self._attempt("checkpoint", self._checkpoint)
         finally:
-            trainer.release()
-        if not self.stopped:
-            self._look(last=True)
-        return self._close()
+            self.trainer.release()
 
     def _announce(self) -> None:
         trainer = self.trainer
@@ -103,20 +111,27 @@ class Session:
 
     def _look(self, last: bool = False) -> None:
         run, step = self.recipe.run, self.trainer.step
-        if self.trainer.dataset.holdout and (last or step % run.validate_every == 0):
+        seen = self._seen if step == self._seen_at else set()
+        due = step % run.validate_every == 0 and "validation" not in seen
+        if self.trainer.dataset.holdout and (last or due):
             self._attempt("validation", self._validate)
-        if self.prompts[0] and (last or (run.preview_every and step % run.preview_every == 0)):
+        due = run.preview_every and step % run.preview_every == 0 and "preview" not in seen
+        if self.prompts[0] and (last or due):
             self._attempt("preview", self._preview)
 
-    def _attempt(self, what: str, action: Callable[[], None]) -> None:
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
         """What fails beside the training itself is said, and does not end the run."""
         try:
             action()
         except Exception as error:
-            self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({error}); the run goes on"))
+            said = str(error) or type(error).__name__
+            self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({said}); the run goes on"))
 
     def _validate(self) -> None:
-        self.audience.on(Validated(self.trainer.step, self.trainer.validate()))
+        loss = self.trainer.validate()
+        if not math.isfinite(loss):
+            raise ScionError(f"the loss on held-out pictures is {loss}")
+        self.audience.on(Validated(self.trainer.step, loss))
 
     def _preview(self) -> None:
         prompts, entries, negative = self.prompts
@@ -130,10 +145,15 @@ class Session:
         if pictures is None:
             self.stopped = True
             return
-        self._previewed = self.trainer.step
+        if not torch.isfinite(pictures).all():
+            raise ScionError(
+                "pictures hold NaN or infinity. A VAE overflows in half precision: run it in float32 (ComfyUI: "
+                "--fp32-vae), or use a VAE that is made for fp16"
+            )
         path = self.folder.previews / f"step-{self.trainer.step:08d}.png"
         charts.save_strip(path, pictures, prompts)
         charts.save_each(self.folder.samples, pictures)
+        self._previewed = self.trainer.step
         self.audience.on(Previewed(self.trainer.step, path, prompts, pictures))
 
     def _checkpoint(self) -> None:
@@ -141,16 +161,22 @@ class Session:
         self._saved_at = time.monotonic()
         if step == self._saved_step:
             return
+        self.trainer.tell_steps()
 
         def also(partial: Path) -> None:
-            self._export(partial / f"{file_name(self.recipe)}.safetensors")
+            file = partial / f"{file_name(self.recipe)}.safetensors"
+            # Without it the run can go on just as well.
+            self._attempt("LoRA beside the checkpoint", lambda: self._export(file))
 
         path = checkpoints.save(
             self.folder.checkpoints, self.trainer.checkpoint(), self.recipe.run.keep_checkpoints, also
         )
         self._saved_step = self.state.step = step
-        self.folder.save_state(self.state)
         self.audience.on(Checkpointed(step, path))
+        self._attempt("writing of run.json", self._save_state)
+
+    def _save_state(self) -> None:
+        self.folder.save_state(self.state)
 
     def _told(self, error: BaseException) -> BaseException:
         """The error as a person should hear of it."""
@@ -170,6 +196,8 @@ class Session:
         if self.trainer.consistent:
             self._attempt("checkpoint", self._checkpoint)
         kept = f"Kept: step {self._saved_step}. " if self._saved_step else ""
+        if kept and self._saved_step == self.trainer.total:
+            kept = f"Kept: step {self._saved_step}, the last: nothing has to be trained again. "
         if isinstance(error, GradientsNotFinite):
             error.add_note(kept + self._how_to_begin_lower())
         elif kept:
@@ -212,8 +240,9 @@ class Session:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":
             lines.append(self._how_to_go_on())
-        state.status, state.step, state.finished_at = status, trainer.step, time.time()
-        self.folder.save_state(state)
+        # A clock that was put back meanwhile does not end the run before it began.
+        state.status, state.step, state.finished_at = status, trainer.step, max(state.started_at, time.time())
+        self._attempt("writing of run.json", self._save_state)
         self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines))
         return status
 

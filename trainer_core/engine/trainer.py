@@ -13,7 +13,7 @@ from ..adapters import lora
 from ..data.dataset import Batch, Dataset
 from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
-from ..errors import ScionError
+from ..errors import BadInput, ScionError
 from ..families.base import Conditioning, Model
 from . import objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint
@@ -43,6 +43,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def _first_difference(found: dict[str, tuple], expected: dict[str, tuple]) -> str:
+    """In words, of tensors' shapes by name."""
+    for name, shape in found.items():
+        if name not in expected:
+            return f"{name} does not train here"
+        if shape != expected[name]:
+            return f"{name} is {list(shape)} there, {list(expected[name])} here"
+    return f"{next(name for name in expected if name not in found)} is not in it"
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,11 @@ class Trainer:
         """Optimiser steps done."""
         self.consistent = True
         """False only while weights are being changed."""
+        self._unread: list[torch.Tensor] = []
+        """Losses of the last steps, which nobody was told yet."""
+        self.tell_steps: Callable[[], None] = lambda: None
+        """Reports the steps whose losses were not read yet, where on a GPU that would come later: before a checkpoint,
+        so that the history has all steps up to it."""
         self._skipped = torch.zeros(2, device=device)
         """Steps skipped for gradients that are not finite: in all, and in a row up to now."""
 
@@ -110,11 +125,16 @@ class Trainer:
         """Goes on from a checkpoint of the same recipe.
 
         Raises:
-            ScionError: its tensors are not the ones that train here.
+            BadInput: its tensors are not the ones that train here.
         """
-        shapes = {name: tensor.shape for name, tensor in checkpoint.parameters.items()}
-        if shapes != {name: parameter.shape for name, parameter in self.parameters.items()}:
-            raise ScionError("the checkpoint holds other tensors than this recipe trains; choose another run folder")
+        shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.parameters.items()}
+        own = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
+        if shapes != own:
+            different = _first_difference(shapes, own)
+            raise BadInput(
+                f"{checkpoint.path}: holds other tensors than this recipe trains ({different}), so it is of another "
+                "run; delete it to go on from the one before it, or set run.existing=new to start beside this run"
+            )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.parameters[name])
@@ -139,22 +159,29 @@ class Trainer:
             GradientsNotFinite: several times in a row.
         """
         meter = Meter(self.device, self.total)
-        losses: list[torch.Tensor] = []
+        rate, epoch, told = 0.0, 0, self.step
+
+        def tell() -> None:
+            nonlocal told
+            losses, self._unread = self._unread, []
+            if losses:
+                told += len(losses)
+                report(meter.steps(told, torch.stack(losses).tolist(), rate, epoch))
+
+        self.tell_steps = tell
         self.model.denoiser.train()
         with closing(self._micros()) as micros:
             while not between() and self.step < self.total:
                 meter.begin()
                 rate = self.rate.set(self.step)
                 epoch, loss = self._step(micros)
-                losses.append(loss)
+                self._unread.append(loss)
                 meter.end()
                 last = self.step == self.total
-                if self.device.type == "cpu" or len(losses) == READ_EVERY or last:
-                    report(meter.steps(self.step, torch.stack(losses).tolist(), rate, epoch))
-                    losses.clear()
+                if self.device.type == "cpu" or len(self._unread) >= READ_EVERY or last:
+                    tell()
                     self._check_finite()
-        if losses:
-            report(meter.steps(self.step, torch.stack(losses).tolist(), rate, epoch))
+        tell()
 
     def _micros(self) -> Iterator[Micro]:
         """This process's batches from the current step on, prepared ahead in threads where a GPU trains.
