@@ -54,6 +54,18 @@ def jsonl(name):
         pytest.param("metadata.csv", csv("a.png,x,y"), ["line 2: has more fields", "double quotes"], id="a bare comma"),
         pytest.param("metadata.csv", csv("a.png"), "line 2: has fewer fields than the first line", id="too few fields"),
         pytest.param("metadata.csv", csv('a.png,"x'), "metadata.csv: line 2: is not CSV", id="an open quote"),
+        pytest.param("metadata.csv", csv("", "", "a.png"), "line 4: has fewer fields", id="behind blank lines"),
+        pytest.param("metadata.csv", "\n\n" + csv("a.png"), "line 4: has fewer fields", id="blank lines in front"),
+        pytest.param(
+            "metadata.csv",
+            csv('a.png,"one\n\nthree"', "none.png,x"),
+            "line 5: file_name 'none.png' does not exist",
+            id="behind a caption of three lines",
+        ),
+        pytest.param(
+            "metadata.csv", csv("", 'a.png,"one', 'two",x'), "line 3: has more fields", id="a row of two lines"
+        ),
+        pytest.param("metadata.csv", csv("", "a.png,x", 'b.png,"y'), "line 4: is not CSV", id="a later open quote"),
         pytest.param("metadata.csv", csv("../a.png,x"), ["'../a.png' leads out of", "without '..'"], id="climbs out"),
         pytest.param("metadata.csv", csv("/etc/passwd,x"), "'/etc/passwd' leads out of the dataset's", id="absolute"),
         pytest.param("metadata.jsonl", jsonl("C:\\a.png"), "leads out of the dataset's folder", id="a Windows drive"),

@@ -10,6 +10,12 @@ RANGES = [
     ("adapter.rank", 0, "adapter.rank: 0 is out of range: 1 to 1024"),
     ("adapter.rank", -4, "adapter.rank: -4 is out of range: 1 to 1024"),
     ("adapter.rank", 1025, "adapter.rank: 1025 is out of range: 1 to 1024"),
+    ("adapter.rank", 512, "adapter.rank: 512 is above the width of every targeted module; the widest, down_blocks.1"),
+    (
+        "adapter.rank",
+        65,
+        "has 64 (the smaller of its inputs and outputs), and more can learn nothing more. Set at most 64",
+    ),
     ("adapter.alpha", 0.0, "adapter.alpha: 0 is out of range: above 0, at most 100000"),
     ("adapter.dropout", 1.0, "adapter.dropout: 1 is out of range: 0 to 0.99"),
     ("adapter.targets", ["no_such"], "adapter.targets: 'no_such' matches no module of this base; presets are"),
@@ -128,6 +134,15 @@ def test_a_file_that_is_no_recipe_is_refused_by_its_name(refused, tmp_path, name
 def test_every_problem_is_told_at_once(refused, words, pictures):
     given = words(pictures, **{"adapter.rank": 0, "run.steps": -1, "optimizer.learning_rate": "nan"})
     refused(given, ["adapter.rank: 0 ", "run.steps: -1 ", "optimizer.learning_rate: nan "])
+
+
+def test_a_rank_above_the_width_of_some_modules_is_a_warning(scion, words, pictures):
+    code, out, errors = scion(*words(pictures, **{"adapter.rank": 33}))
+    assert code == 0, errors
+    # 24 in the narrower blocks, and 8 that read captions, which are as narrow.
+    assert "Warning: adapter.rank: 33 is above the width of 32 of 56 targeted modules (such as down_blocks.0." in out, (
+        out
+    )
 
 
 def test_a_batch_larger_than_the_dataset_is_as_large_as_its_bucket(scion, words, pictures, tmp_path):

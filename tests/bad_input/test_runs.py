@@ -72,7 +72,7 @@ def test_a_checkpoint_cut_in_half_is_passed_over_and_said_so(scion, again, mine,
     (newest / file).write_bytes(whole[: len(whole) // 2])
     code, out, errors = scion(*again())
     assert code == 0, errors
-    assert f"{newest} is not whole" in out + errors and "the checkpoint before it is used" in out + errors
+    assert f"{newest} is not whole" in out + errors and "the checkpoint before it is used, of step 1" in out + errors
     assert "Going on at step 1 of 3" in out
     assert json.loads((mine / "run.json").read_text())["step"] == 3
 
@@ -83,10 +83,28 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(refused, scion, words, 
     newest = mine / "checkpoints" / "step-00000002"
     shutil.rmtree(newest)
     shutil.copytree(tmp_path / "other" / "checkpoints" / "step-00000002", newest)
-    refused(again(), "the checkpoint holds other tensors than this recipe trains; choose another run folder", code=1)
+    said = [f"{newest}: holds other tensors than this recipe trains (", "is [3, 32] there, [2, 32] here", "delete it"]
+    refused(again(), said)
+
+
+def test_a_run_whose_only_checkpoint_is_torn_begins_anew_and_says_so(scion, again, mine):
+    for path in (mine / "checkpoints").iterdir():
+        (path / "optimizer.safetensors").write_bytes(b"")
+    code, out, errors = scion(*again())
+    assert code == 0, errors
+    for step in (1, 2):
+        assert f"{mine / 'checkpoints' / f'step-0000000{step}'} is not whole" in out
+    assert out.count("no other is, so the run begins anew") == 2 and "the checkpoint before it" not in out
+    assert "Training 3 steps" in out
+
+
+def test_a_checkpoint_of_a_later_step_than_is_asked_for_is_refused(refused, again, mine, edit_json):
+    """As a run leaves it that is killed after its checkpoint and before run.json."""
+    edit_json(mine / "run.json", step=1, status="unfinished")
+    refused(again(**{"run.steps": 1}), ["run.steps: 1, but the run in", "has done 2 already", "run.existing=new"])
 
 
 def test_a_cache_folder_that_cannot_be_made_is_refused(refused, words, pictures, tmp_path):
     (tmp_path / "taken").write_text("a file")
     given = words(pictures, **{"dataset.cache": "disk", "dataset.cache_path": tmp_path / "taken" / "cache"})
-    refused(given, ["cache_path: ", "taken", "cannot be made", "choose another"])
+    refused(given, [f"scion: dataset.cache_path: {tmp_path / 'taken' / 'cache'}", "cannot be made", "choose another"])

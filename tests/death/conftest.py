@@ -43,6 +43,8 @@ def trials(base, pictures, tmp_path_factory):
 class Pretending:
     """The disk of this process refuses what is written to it after `fill`: files keep half of it, as they would."""
 
+    refuses_lines = True
+
     def __init__(self, monkeypatch, folder):
         self.folder, self.full, self._fsync = folder, False, os.fsync
         monkeypatch.setattr(os, "fsync", self._synced)
@@ -88,6 +90,9 @@ def no_space():
 
 class Mounted:
     """A small disk of its own, in memory."""
+
+    refuses_lines = False
+    """A few more find place in the last page of their file."""
 
     def __init__(self, folder, megabytes=8):
         self.folder, self._filler = folder, folder / "filler"

@@ -37,7 +37,7 @@ SETTINGS = {
     "run.device": "cpu",
     "run.checkpoint_every": 2,
     "run.keep_checkpoints": 2,
-    "run.validate_every": 3,
+    "run.validate_every": 2,
     "run.preview_every": 4,
     "preview.steps": 2,
     "preview.count": 1,
