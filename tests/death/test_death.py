@@ -17,7 +17,7 @@ def told(outcomes):
 
 
 def test_four_deaths_leave_no_trace_in_the_run_that_goes_on(trials):
-    kinds = ["half written: encoded item", "written, not named: checkpoint", "just named: checkpoint"]
+    kinds = ["just named: checkpoint", "written, not named: checkpoint", "half written: encoded item"]
     outcomes = trials([{"run": "short", "named": 3, "kinds": kinds, "random": 1}])
     assert [one["death"] for one in outcomes[:3]] == kinds and len(outcomes) == 4
     assert not told(outcomes), told(outcomes)

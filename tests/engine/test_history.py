@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from trainer_core.engine import charts, metrics
-from trainer_core.engine.events import Audience, Steps, Validated, Warned
+from trainer_core.engine.events import Audience, Checkpointed, Steps, Validated, Warned
 from trainer_core.engine.meter import Meter
 from trainer_core.engine.metrics import MetricsFile
+from trainer_core.engine.trainer import Trainer
 
 
 def steps(first, losses):
@@ -38,6 +39,27 @@ def test_a_resumed_run_drops_the_steps_that_it_does_again_and_lines_that_a_crash
     MetricsFile(path, 2).on(steps(3, [0.7]))
     assert [(line["step"], line["loss"]) for line in metrics.read(path)] == [(1, 0.1), (2, 0.2), (3, 0.7)]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_where_losses_are_read_seldom_a_checkpoint_comes_after_all_its_steps(train, monkeypatch, steps_in):
+    """As on a GPU: a run that is killed after the checkpoint does not do those steps again."""
+    monkeypatch.setattr(Trainer, "reads_every", 10)
+    result, heard = train({"run.steps": 8, "run.checkpoint_every": 3})
+    told = [event for event in heard.events if isinstance(event, (Steps, Checkpointed))]
+    numbers = [(event.first, event.last) if isinstance(event, Steps) else event.step for event in told]
+    assert numbers == [(1, 3), 3, (4, 6), 6, (7, 8), 8]
+    assert steps_in(result.folder) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_last_look_that_is_repeated_is_told_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsFile(path, 0).on(steps(1, [0.1, 0.2]))
+    MetricsFile(path, 2, "step-00000002").on(Validated(2, 0.75))
+    MetricsFile(path, 2, "step-00000002").on(Validated(2, 0.75))
+    assert [line for line in metrics.read(path) if "loss" not in line] == [
+        {"step": 2, "checkpoint": "step-00000002"},
+        {"step": 2, "validation": 0.75},
+    ]
 
 
 @pytest.mark.parametrize("line", ["[1]", "3", '{"step": "1"}', "{}", "null", ""])

@@ -178,10 +178,15 @@ class Trainer:
                 self._unread.append(loss)
                 meter.end()
                 last = self.step == self.total
-                if self.device.type == "cpu" or len(self._unread) >= READ_EVERY or last:
+                if len(self._unread) >= self.reads_every or last:
                     tell()
                     self._check_finite()
         tell()
+
+    @property
+    def reads_every(self) -> int:
+        """Steps between two readings of their losses."""
+        return 1 if self.device.type == "cpu" else READ_EVERY
 
     def _micros(self) -> Iterator[Micro]:
         """This process's batches from the current step on, prepared ahead in threads where a GPU trains.
