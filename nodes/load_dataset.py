@@ -5,7 +5,7 @@ import dataclasses
 from .edges import TrainingDataset
 from .host import datasets, paths
 from .host.api import TRAINING_DATASET, io, ui
-from .widgets import Widget, checked
+from .widgets import Widget, checked, said_of_widgets
 
 WIDGETS = [
     Widget("trigger", "dataset.trigger"),
@@ -118,7 +118,8 @@ class LoadImageCaptionDataset(io.ComfyNode):
             end()
         if scan.problems:
             raise BadInput(*scan.problems)
-        sheet, report = _shown(scan, config)
+        with said_of_widgets(WIDGETS):
+            sheet, report = _shown(scan, config)
         return io.NodeOutput(TrainingDataset(config, scan), sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
 
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from trainer_core import files, terminal
-from trainer_core.data import cache
-from trainer_core.data.cache import EncodedCache
+from trainer_core.data import disk_cache
+from trainer_core.data.cache import key_of
+from trainer_core.data.disk_cache import DiskCache
 from trainer_core.engine.events import Checkpointed, Started, Steps
 from trainer_core.files import is_abandoned
 from trainer_core.lora_file.safe_io import read_header
 
 YEAR = 365 * 86400.0
-KEYS = [cache.key("clock", n) for n in range(4)]
+KEYS = [key_of("clock", n) for n in range(4)]
 
 
 @pytest.fixture
@@ -56,15 +57,15 @@ def tensors():
 
 
 def filled(folder):
-    store = EncodedCache(folder)
+    store = DiskCache(folder)
     for key in KEYS[:2]:
         store.put(key, tensors())
-    return cache.usage(folder).bytes // 2
+    return disk_cache.usage(folder).bytes // 2
 
 
 def test_a_clock_that_jumps_while_a_run_encodes_deletes_nothing_that_another_run_uses(tmp_path, clock):
     each = filled(tmp_path)
-    store = EncodedCache(tmp_path, limit=2 * each)
+    store = DiskCache(tmp_path, limit=2 * each)
     clock(20 * YEAR)
     store.put(KEYS[2], tensors())
     assert all((tmp_path / key[:2] / f"{key}.safetensors").exists() for key in KEYS[:3])
@@ -73,18 +74,18 @@ def test_a_clock_that_jumps_while_a_run_encodes_deletes_nothing_that_another_run
 def test_an_entry_from_the_future_is_in_use_for_an_hour_and_not_until_then(tmp_path):
     each = filled(tmp_path)
     paths = [used(tmp_path, key, -10 * YEAR) for key in KEYS[:2]]
-    assert cache.prune(tmp_path, each, idle=3600.0).files == 0
+    assert disk_cache.prune(tmp_path, each, idle=3600.0).files == 0
     assert all(abs(path.stat().st_mtime - time.time()) < 60 for path in paths)
-    assert cache.prune(tmp_path, each, idle=3600.0, now=time.time() + 3700).files == 1
+    assert disk_cache.prune(tmp_path, each, idle=3600.0, now=time.time() + 3700).files == 1
 
 
 def test_an_entry_in_use_is_marked_after_the_clock_was_put_back(tmp_path, clock, monkeypatch):
     filled(tmp_path)
-    store = EncodedCache(tmp_path)
+    store = DiskCache(tmp_path)
     store.get(KEYS[0])
     path = used(tmp_path, KEYS[0], 5000)
     clock(-10 * YEAR)
-    monkeypatch.setattr(cache, "TOUCH_SECONDS", 0.0)
+    monkeypatch.setattr(disk_cache, "TOUCH_SECONDS", 1e-6)
     store.get(KEYS[0])
     assert path.stat().st_mtime > time.time() + 10 * YEAR - 100
 

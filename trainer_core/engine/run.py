@@ -248,6 +248,9 @@ class _Run:
         checkpoints.prune(folder.checkpoints, checkpoint.step, self.recipe.run.keep_checkpoints)
 
     def _steps(self, trainer: Trainer, folder: RunFolder, state: RunState, scan: Scan, prompts) -> Result:
+        state.status, state.step = "unfinished", trainer.step
+        # Before the recipe, which goes on with the run that it finds beside it.
+        folder.save_state(state)
         self._write_recipe(folder)
         name = checkpoints.path_of(folder.checkpoints, trainer.step).name
         # The history hears first: an observer may interrupt.

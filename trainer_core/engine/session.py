@@ -60,8 +60,6 @@ class Session:
         Raises:
             ScionError: training failed; a checkpoint of the last whole step was written.
         """
-        self.state.status, self.state.step = "unfinished", self.trainer.step
-        self.folder.save_state(self.state)
         self._announce()
         try:
             self._train()
