@@ -7,6 +7,7 @@ import torch
 
 from trainer_core.engine import checkpoints, run
 from trainer_core.engine.events import Steps
+from trainer_core.engine.trainer import Trainer
 from trainer_core.errors import BadInput, ScionError
 from trainer_core.families import registry
 
@@ -31,6 +32,20 @@ def test_the_base_comes_out_as_it_went_in_when_the_run_fails(make_recipe, model,
     before = snapshot(model.denoiser)
     with pytest.raises(KeyboardInterrupt):
         run.train(make_recipe(), tmp_path / "run", [Broken()], model=model)
+    assert snapshot(model.denoiser) == before
+
+
+def test_the_base_comes_out_as_it_went_in_when_its_checkpoint_cannot_be_used(train, base, snapshot, monkeypatch):
+    def refuse(self, checkpoint):
+        raise BadInput("of another run")
+
+    changes = {"run.steps": 2, "run.precision": "bf16"}
+    model = registry.load(str(base), torch.bfloat16)
+    train(changes, stop_after=1, model=model)
+    before = snapshot(model.denoiser)
+    monkeypatch.setattr(Trainer, "restore", refuse)
+    with pytest.raises(BadInput, match="of another run"):
+        train(changes, model=model)
     assert snapshot(model.denoiser) == before
 
 
