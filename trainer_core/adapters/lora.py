@@ -16,7 +16,7 @@ from ..lora_file.kinds import KINDS as FILE_KINDS
 from ..lora_file.lora import ModuleWeights, Shapes, module_shapes
 from .kind import Kind
 from .kinds import KINDS
-from .lora_config import PATTERN, LoRAConfig
+from .lora_config import PAIRS, PATTERN, LoRAConfig
 
 
 def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, str]) -> list[str]:
@@ -59,8 +59,9 @@ def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
     return {path for path in paths if re.fullmatch(pattern, path)}
 
 
-def check_rank(model: nn.Module, rank: int, paths: list[str]) -> str:
+def check_rank(model: nn.Module, config: LoRAConfig, paths: list[str]) -> str:
     """What a person should know of a rank above the width of modules: the product of a pair has at most that rank.
+    (Relatives without pairs are told by their rank, too, but not bound by it.)
 
     A module's width is the smaller side of its weight as a matrix, [outputs, inputs * kernel].
 
@@ -70,7 +71,9 @@ def check_rank(model: nn.Module, rank: int, paths: list[str]) -> str:
     Raises:
         BadInput: none of them is.
     """
-    shapes = module_shapes(model)
+    if config.kind not in PAIRS:
+        return ""
+    rank, shapes = config.rank, module_shapes(model)
     widths = {path: min(shapes[path][0], math.prod(shapes[path][1:])) for path in paths}
     widest = max(widths, key=widths.__getitem__)
     if rank > widths[widest]:

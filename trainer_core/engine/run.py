@@ -105,7 +105,7 @@ class _Run:
             model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
-        narrow = lora.check_rank(model.denoiser, self.recipe.adapter.rank, paths)
+        narrow = lora.check_rank(model.denoiser, self.recipe.adapter, paths)
         if narrow:
             self._warn(narrow)
         parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
