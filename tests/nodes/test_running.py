@@ -79,6 +79,11 @@ def test_dataset_names_every_bad_file(pack, dataset, host):
         dataset()
 
 
+def test_dataset_names_its_widget_where_a_holdout_leaves_nothing(pack, dataset):
+    with pytest.raises(pack.BadInput, match="^holdout: 2 of 2 pictures leaves none to train on"):
+        dataset(holdout=2)
+
+
 def test_dataset_folder_that_is_not_offered_is_refused_when_it_runs(pack, dataset):
     with pytest.raises(pack.BadInput, match="^folder: '../output' is no dataset on this machine"):
         dataset("../output")
