@@ -41,7 +41,8 @@ def moved(model, by=0.02, seed=9):
 def output(unet):
     numbers = torch.Generator().manual_seed(3)
     noisy, words = torch.randn(1, 4, 8, 8, generator=numbers), torch.randn(1, 5, 32, generator=numbers)
-    return unet(noisy.to(unet.dtype), torch.tensor([500]), words.to(unet.dtype)).sample
+    with torch.autocast("cpu", torch.bfloat16, enabled=unet.dtype == torch.bfloat16):  # as in training
+        return unet(noisy.to(unet.dtype), torch.tensor([500]), words.to(unet.dtype)).sample
 
 
 @torch.no_grad()

@@ -138,8 +138,10 @@ def test_lycoris_blocks_are_any_matrices_and_alpha_their_constraint(target):
     torch.testing.assert_close(free.skew, blocks - blocks.transpose(1, 2))
     held = lora_from_tensors(of_module(QUERY, {"oft_blocks": blocks, "alpha": torch.tensor(0.5)}), target)
     assert held["unet"][QUERY].skew.norm() == pytest.approx(0.5, rel=1e-4)
-    rotation = torch.eye(64) + free.delta(torch.eye(64))
-    torch.testing.assert_close(rotation @ rotation.T, torch.eye(64), rtol=0, atol=1e-5)
+    weight, identity = drawn(64, 64, seed=7), torch.eye(4)
+    rotations = [(identity + q) @ (identity - q).inverse() for q in free.skew]
+    expected = torch.cat([r.T @ rows for r, rows in zip(rotations, weight.split(4), strict=True)])
+    torch.testing.assert_close(weight + free.delta(weight), expected)
 
 
 def test_scale_of_lokr_counts_only_where_a_factor_is_a_pair(target):
