@@ -134,6 +134,24 @@ def test_lora_is_named_anew_for_the_model_it_was_trained_on(save, pack, host):
         assert file.metadata()["note"] == "kept"
 
 
+def test_dora_named_anew_keeps_the_precision_of_its_matrices_and_scales(save, pack, host):
+    path = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    target = pack("trainer_core.lora_file.lora").Target({"unet": {path: (8, 8)}}, None)
+    halves = torch.ones(2, 8), torch.ones(8, 2)
+    held = pack("trainer_core.lora_file.dora").DoraPair(*halves, 2.0, torch.full((8, 1), 1.0001))
+    dialects = pack("trainer_core.lora_file.dialects")
+    tensors = dialects.lora_to_tensors({"unet": {path: held}}, "kohya", target, torch.float16)
+    # As safetensors gives them: the scale comes before the matrices.
+    lora = pack("nodes.edges").LoraModel(dict(sorted(tensors.items())), {}, "hearts", target)
+    save(lora, name="mine", dialect="kohya")
+    read = load_file(host.base / "models/loras/mine.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[key], tensors[key]) for key in read)
+    assert {tensor.dtype for key, tensor in read.items() if "lora_" in key.split(".")[1]} == {torch.float16}
+    with pytest.raises(pack.BadInput, match="'diffusers' has no keys for DoRA; choose one of kohya"):
+        save(lora, name="mine", dialect="diffusers")
+
+
 def test_edge_is_a_dict_that_any_node_can_save(pack, tmp_path):
     lora = pack("nodes.edges").LoraModel(some(), {"a": "b"}, "hearts")
     save_file(lora, tmp_path / "mine.safetensors")

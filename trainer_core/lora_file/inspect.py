@@ -13,7 +13,7 @@ from .hashes import sha256_of_data, sha256_of_file
 from .kinds import KINDS, kind_of
 from .known_targets import standard_target
 from .lora import ReaderReport, Shapes, Target
-from .metadata import parsed, top_tags
+from .metadata import family_told, parsed, top_tags
 from .readers import reader_reports
 from .safe_io import Header, read_header, read_tensors
 
@@ -107,7 +107,7 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
     halves = {key: split for key in header.tensors if (split := split_key(key))}
     modules = dict.fromkeys(name for name, part in halves.values() if part != "alpha")
     others = other_methods(header.tensors)
-    family = guess_family(shapes)
+    family = guess_family(shapes) or family_told(header.metadata)
     found = Inspection(
         path=str(path),
         size=header.file_size,

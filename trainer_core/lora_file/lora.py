@@ -190,7 +190,7 @@ class ReaderReport:
     def line(self) -> str:
         """One line for a person."""
         text = f"{self.loaded} of {self.total} modules load in {self.reader}"
-        if self.unmatched:
+        if self.unmatched and not self.problem:
             more = f" and {len(self.unmatched) - 2} more" if len(self.unmatched) > 2 else ""
             text += f"; not: {', '.join(self.unmatched[:2])}{more}"
         return text + (f" ({self.problem})" if self.problem else "")

@@ -182,6 +182,17 @@ def parsed(text: str) -> Any:
         return None
 
 
+def family_told(metadata: Mapping[str, str]) -> str | None:
+    """The model family, as `foreign.guess_family` names it, that a file says it is of.
+
+    For kinds whose shapes do not tell it, such as OFT.
+    """
+    if metadata.get("ss_sd_model_name") == "scion-tiny":
+        return "scion-tiny"
+    families = {"sd_v1": "Stable Diffusion 1.x", "sdxl_base_v1-0": "Stable Diffusion XL"}
+    return families.get(metadata.get("ss_base_model_version", ""))
+
+
 def top_tags(metadata: Mapping[str, str], most: int = 20) -> list[tuple[str, int]]:
     """The most frequent tags of the training captions over all folders; empty where the file tells none."""
     counts: dict[str, int] = {}
