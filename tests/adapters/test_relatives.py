@@ -57,8 +57,9 @@ def merged(unet, weights, strength=1.0):
     return found
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", RELATIVES)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, torch.float32) for kind in RELATIVES), ("dora", torch.bfloat16)], ids=str
+)
 def test_fresh_it_changes_nothing_is_fp32_alone_in_training_and_leaves_no_trace(base, snapshot, kind, dtype):
     model = registry.load(str(base), dtype)
     before, plain = snapshot(model.denoiser), output(model.denoiser)
@@ -138,13 +139,13 @@ def losses(model, steps):
 @pytest.mark.parametrize("kind", RELATIVES)
 def test_it_learns_the_same_with_checkpointed_gradients_and_much_the_same_in_bf16(base, kind):
     found = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, steps in ((torch.float32, 4), (torch.bfloat16, 2)):
         model = registry.load(str(base), dtype)
         injected(model, kind=kind)
-        found[dtype] = losses(model, 4)
+        found[dtype] = losses(model, steps)
     plain, rounded = found.values()
     assert plain[-1] < 0.9 * plain[0]
-    assert rounded == pytest.approx(plain, rel=0.05)
+    assert rounded == pytest.approx(plain[:2], rel=0.05)
     model = registry.load(str(base))
     injected(model, kind=kind)
     model.denoiser.enable_gradient_checkpointing()

@@ -24,7 +24,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("kind", RELATIVES)
-def test_a_run_that_stopped_ends_in_the_same_bits_and_another_goes_on_from_its_file(train, base, same, kind):
+def test_a_run_that_stopped_ends_in_the_same_bits_as_one_that_did_not(train, same, kind):
     settings = {"adapter.kind": kind, "adapter.targets": ["attn2", "conv_in"], "run.steps": 3, **MORE.get(kind, {})}
     straight, heard = train(settings, "straight")
     assert any("29 of 29 modules load in ComfyUI" in line for line in heard.of(Finished)[0].lines)
@@ -35,10 +35,15 @@ def test_a_run_that_stopped_ends_in_the_same_bits_and_another_goes_on_from_its_f
     assert metadata["ss_network_module"] == "lycoris.kohya" and metadata["ss_network_dim"] == "4"
     assert json.loads(metadata["ss_network_args"]) == ARGUMENTS[kind]
 
-    start = {"adapter.start_from": str(straight.lora), "optimizer.learning_rate": 1e-12, "run.steps": 1}
+
+@pytest.mark.parametrize("kind", ["dora", "lokr"])
+def test_a_run_goes_on_from_a_file_of_its_kind(train, base, kind):
+    settings = {"adapter.kind": kind, "adapter.targets": ["attn2", "conv_in"], "run.steps": 2}
+    first, _ = train(settings, "first")
+    start = {"adapter.start_from": str(first.lora), "optimizer.learning_rate": 1e-12, "run.steps": 1}
     further, _ = train({**settings, **start}, "further")
     unet = registry.load(str(base)).denoiser
-    before, after = (read_lora(result.lora, Target.of(unet=unet))[0]["unet"] for result in (straight, further))
+    before, after = (read_lora(result.lora, Target.of(unet=unet))[0]["unet"] for result in (first, further))
     for path, held in before.items():
         weight = unet.get_submodule(path).weight.detach()
         torch.testing.assert_close(after[path].delta(weight), held.delta(weight), rtol=1e-4, atol=1e-6)
