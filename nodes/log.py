@@ -3,7 +3,7 @@
 import logging
 import time
 
-from ..trainer_core.engine.events import Event, Finished, Started, Steps, Warned
+from ..trainer_core.engine.events import Event, Finished, Started, Steps, Validated, Warned
 
 EVERY = 60.0
 """Seconds between two lines of progress."""
@@ -24,12 +24,13 @@ class LogObserver:
                 log.info("Scion: %s %s, %s on %s", event.folder, begun, event.precision, event.device)
             case Steps():
                 self._steps(event)
+            case Validated():
+                log.info("Scion: step %d, %s", event.step, event.line)
             case Warned():
                 log.warning("Scion: %s", event.message)
             case Finished():
-                log.info(
-                    "Scion: %s at step %d of %d: %s", event.status, event.step, event.total, event.lora or "no file"
-                )
+                status = f"{event.status} early ({event.early})" if event.early else event.status
+                log.info("Scion: %s at step %d of %d: %s", status, event.step, event.total, event.lora or "no file")
 
     def _steps(self, event: Steps) -> None:
         if time.monotonic() - self._said < EVERY:

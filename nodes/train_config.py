@@ -67,6 +67,12 @@ WIDGETS = [
     Widget("part_rates", "optimizer.part_rates", advanced=True),
     Widget("adapter", "adapter.kind", advanced=True),
     Widget("lokr_factor", "adapter.factor", advanced=True),
+    Widget("ema_decay", "run.ema_decay", advanced=True),
+    Widget("early_stop", "run.early_stop", advanced=True),
+    Widget("keep_best", "run.keep_best", advanced=True),
+    Widget("preview_weights", "preview.weights", advanced=True),
+    Widget("output_weights", "output.weights", advanced=True),
+    Widget("output_checkpoint", "output.checkpoint", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

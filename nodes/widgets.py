@@ -131,7 +131,7 @@ def checked(widgets: Iterable[Widget], held: Mapping[str, Any]) -> recipe.Recipe
         BadInput: with every problem at once, named as the widgets are.
     """
     try:
-        return recipe.from_dict(nested(values_of(widgets, held)))
+        return recipe.from_dict(nested(values_of(widgets, held)), dataset_known=False)
     except BadInput as error:
         raise BadInput(*(named_as_widgets(problem, widgets) for problem in error.problems)) from None
 

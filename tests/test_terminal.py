@@ -48,7 +48,8 @@ def test_without_a_terminal_there_are_sentences_and_about_ten_lines_of_steps(cap
     terminal.on(Started(tmp_path, 0, 100, 56, 12345, "fp32", "cpu"))
     for step in range(1, 101):
         terminal.on(steps(step))
-    terminal.on(Validated(100, 0.125))
+    terminal.on(Validated(100, 0.125, 100, 0.125))
+    terminal.on(Validated(120, 0.25, 100, 0.125))
     terminal.on(Previewed(100, tmp_path / "a.png", ["x"], torch.zeros(1, 8, 8, 3)))
     terminal.on(Checkpointed(100, tmp_path / "step-100"))
     terminal.on(Warned("careful"))
@@ -59,7 +60,9 @@ def test_without_a_terminal_there_are_sentences_and_about_ten_lines_of_steps(cap
     progress = [line for line in lines if re.match(r"step \d+/100  ", line)]
     assert len(progress) == 10
     assert progress[4] == "step 50/100  loss 0.5000  4.00 steps/s  13 s left"
-    for said in ("0.1250", str(tmp_path / "a.png"), "Warning: careful", "Finished: step 100 of 100", "x.safetensors"):
+    assert "step 100: validation loss 0.1250 (the best)" in lines
+    assert "step 120: validation loss 0.2500 (best 0.1250 at step 100)" in lines
+    for said in (str(tmp_path / "a.png"), "Warning: careful", "Finished: step 100 of 100", "x.safetensors"):
         assert said in told.out
     assert not told.err
 
@@ -78,6 +81,12 @@ def test_in_a_terminal_one_bar_shows_step_loss_speed_and_time_left(capsys, tmp_p
     assert "encoding " in told.err
     assert re.search(r"training  100% \|█{24}\| 100/100, loss 1\.0000  4\.00 steps/s  0 s left", told.err)
     assert "Stopped and kept: step 100 of 200" in told.out and "LoRA" not in told.out
+
+
+def test_a_run_that_finished_early_says_why(capsys):
+    why = "the validation loss has not improved since step 40"
+    Terminal(quiet=True).on(Finished("finished", 60, 100, None, [], why))
+    assert capsys.readouterr().out == f"\nFinished early: step 60 of 100, {why}\n"
 
 
 def test_the_loss_that_is_shown_forgets_slowly_and_skips_what_is_not_finite(capsys):

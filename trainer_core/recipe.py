@@ -46,9 +46,13 @@ class Recipe:
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
-    def validate(self) -> list[str]:
-        """Every problem with the settings at once; what only base or data can tell comes when they are read."""
-        found = options.problems_of(self)
+    def validate(self, dataset_known: bool = True) -> list[str]:
+        """Every problem with the settings at once; what only base or data can tell comes when they are read.
+
+        Args:
+            dataset_known: False where the dataset's settings come from elsewhere, later.
+        """
+        found = [*options.problems_of(self), *self._at_odds(dataset_known)]
         if not self.base.strip():
             found.append("base: is empty; name a model, such as scion-tiny")
         return found + self._kind_problems()
@@ -67,6 +71,33 @@ class Recipe:
                 "no B; set it to 0"
             )
         return found
+
+    def _at_odds(self, dataset_known: bool) -> list[str]:
+        """Settings of one part that do nothing without another part's."""
+        run, found = self.run, []
+        for name, asked in (("preview.weights", self.preview.weights), ("output.weights", self.output.weights)):
+            if asked == "ema" and not run.ema_decay:
+                found.append(f"{name}: 'ema', but no moving average is kept; set run.ema_decay, such as to 0.999")
+        if dataset_known and not self.dataset.holdout:
+            for name, asked in (("run.early_stop", run.early_stop), ("run.keep_best", run.keep_best)):
+                if asked:
+                    found.append(
+                        f"{name}: {str(asked).lower()}, but no picture is held out to measure the validation loss on; "
+                        "set dataset.holdout to 1 or more"
+                    )
+        if self.output.checkpoint == "best" and not run.keep_best:
+            found.append("output.checkpoint: 'best', but the best checkpoint is not kept; set run.keep_best to true")
+        return found
+
+    @property
+    def weights_of_file(self) -> str:
+        """Which weights the LoRA file has, and validation measures: "trained" or "ema"."""
+        return self.run.weights(self.output.weights)
+
+    @property
+    def weights_of_previews(self) -> str:
+        """Which weights previews are drawn with: "trained" or "ema"."""
+        return self.run.weights(self.preview.weights)
 
     def decisive(self, precision: str) -> dict[str, Any]:
         """The settings that decide the weights, by dotted name: what a run's fingerprint is made of.
@@ -113,8 +144,11 @@ class Recipe:
         return {"version": VERSION, **options.as_dict(self)}
 
 
-def from_dict(values: Any) -> Recipe:
+def from_dict(values: Any, dataset_known: bool = True) -> Recipe:
     """A recipe from plain values.
+
+    Args:
+        dataset_known: as for `Recipe.validate`.
 
     Raises:
         BadInput: with every problem at once: unknown settings (the nearest name is given), wrong types, ranges.
@@ -128,7 +162,7 @@ def from_dict(values: Any) -> Recipe:
     if version > VERSION:
         raise BadInput(f"version: {version} is newer than this Scion reads ({VERSION}); update Scion")
     recipe, problems = options.build(Recipe, values)
-    problems += recipe.validate()
+    problems += recipe.validate(dataset_known)
     if problems:
         raise BadInput(*problems)
     return recipe

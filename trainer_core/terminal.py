@@ -47,7 +47,7 @@ class Terminal:
             case Steps():
                 self._steps(event)
             case Validated():
-                self.say(f"step {event.step}: loss on held-out pictures {event.loss:.4f}")
+                self.say(f"step {event.step}: {event.line}")
             case Previewed():
                 self.say(f"step {event.step}: preview {event.path}")
             case Checkpointed():
@@ -95,7 +95,9 @@ class Terminal:
 
     def _finished(self, event: Finished) -> None:
         head = "Finished" if event.status == "finished" else "Stopped and kept"
-        self.say(f"\n{head}: step {event.step} of {event.total}")
+        if event.early:
+            head = "Finished early"
+        self.say(f"\n{head}: step {event.step} of {event.total}" + (f", {event.early}" if event.early else ""))
         if event.lora:
             self.say(f"LoRA: {event.lora}")
         for line in event.lines:

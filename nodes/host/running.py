@@ -118,6 +118,8 @@ class NodeObserver:
         self._watch: tuple[str, Watch] = ("", Watch(node))
         self._waiting: dict[str, Any] | None = None
         self._sent = 0.0
+        self._step = 0
+        self._validated = ""
 
     def on(self, event: Event) -> None:
         if not isinstance(event, Steps):
@@ -134,7 +136,7 @@ class NodeObserver:
             case Previewed():
                 self._previewed(event)
             case Validated():
-                self._send("validation", step=event.step, loss=event.loss)
+                self._on_validated(event)
             case Checkpointed():
                 self._send("checkpoint", step=event.step, name=event.path.name)
             case Warned():
@@ -154,7 +156,7 @@ class NodeObserver:
 
     def _started(self, event: Started) -> None:
         self.run = event.folder.name
-        self._bar = comfy.utils.ProgressBar(event.total, node_id=self.node)
+        self._bar, self._step = comfy.utils.ProgressBar(event.total, node_id=self.node), event.step
         _advance(self._bar, event.step, event.total)
         self._send(
             "started",
@@ -187,20 +189,35 @@ class NodeObserver:
             return
         waiting, self._waiting, self._sent = self._waiting, None, time.monotonic()
         last = waiting["first"] + len(waiting["losses"]) - 1
+        self._step = last
         _advance(self._bar, last, waiting["total"])
         self._send("step", **waiting)
-        say(_line(last, waiting), self.node)
+        say(_line(last, waiting) + self._validated, self.node)
+
+    def _on_validated(self, event: Validated) -> None:
+        self._validated = f" · {event.line}"
+        self._send("validation", step=event.step, loss=event.loss, best_step=event.best_step, best_loss=event.best_loss)
+        say(f"Step {event.step:,} of {self._bar.total:,}{self._validated}", self.node)
 
     def _previewed(self, event: Previewed) -> None:
         strip = Image.fromarray((torch.cat(list(event.pictures), dim=1).numpy() * 255).round().astype(np.uint8))
         # The host would enlarge what is smaller.
         limit = PREVIEW_SIDE if max(strip.size) > PREVIEW_SIDE else None
-        _advance(self._bar, event.step, self._bar.total, ("JPEG", strip, limit))
+        # The last pictures may be those of an earlier step, the best.
+        _advance(self._bar, max(event.step, self._step), self._bar.total, ("JPEG", strip, limit))
         self._send("preview", step=event.step, name=event.path.name, prompts=event.prompts)
 
     def _finished(self, event: Finished) -> None:
         lora = event.lora.name if event.lora else None
-        self._send("finished", status=event.status, step=event.step, total=event.total, lora=lora, lines=event.lines)
+        self._send(
+            "finished",
+            status=event.status,
+            step=event.step,
+            total=event.total,
+            lora=lora,
+            lines=event.lines,
+            early=event.early,
+        )
         say(_end(event, trained=self._bar is not None), self.node)
 
 
@@ -210,6 +227,8 @@ def _end(event: Finished, trained: bool) -> str:
         return f"Stopped and kept at step {event.step:,} of {event.total:,}. Run goes on from here."
     if event.status == "stopped":
         return "Stopped before the first step."
+    if event.early:
+        return f"Finished early at step {event.step:,} of {event.total:,}: {event.early}. In {event.lora.parent.name}"
     done = (
         f"Finished: {event.total:,} steps" if trained else f"Finished before, {event.total:,} steps: nothing to train"
     )

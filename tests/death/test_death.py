@@ -35,6 +35,22 @@ def test_two_hundred_deaths_leave_no_trace_in_the_run_that_goes_on(trials, capsy
     assert not told(outcomes), told(outcomes)
 
 
+@pytest.mark.trials
+def test_deaths_change_neither_where_a_run_ends_early_nor_the_file_of_its_best_step(trials):
+    good = {
+        "run.early_stop": 2,
+        "run.keep_best": True,
+        "run.keep_checkpoints": 1,
+        "run.validate_every": 1,
+        "run.ema_decay": 0.5,
+        "output.checkpoint": "best",
+        "optimizer.learning_rate": 0.03,
+    }
+    outcomes = trials([{"run": "early", "settings": good, "named": 20, "random": 20}])
+    assert len(outcomes) == 40
+    assert not told(outcomes), told(outcomes)
+
+
 # ---- each optimiser
 
 

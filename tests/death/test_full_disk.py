@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from trainer_core.data.disk_cache import DiskCache
 from trainer_core.engine import checkpoints, metrics, run
-from trainer_core.engine.events import Checkpointed, Finished, Started, Steps, Validated, Warned, Working
+from trainer_core.engine.events import Checkpointed, Finished, Started, Steps, Warned, Working
 from trainer_core.errors import BadInput, ScionError
 
 
@@ -62,7 +62,7 @@ def test_a_disk_that_is_full_for_a_while_costs_only_the_checkpoints_of_that_whil
 
 
 def test_a_lora_that_finds_no_place_at_the_end_is_written_later_without_training_again(disk, make_recipe):
-    heard = Events({(Validated, 8): disk.fill})
+    heard = Events({(Checkpointed, 8): disk.fill})
     with pytest.raises(ScionError, match="things.safetensors: cannot be written .No space left.*Free space") as caught:
         run.train(make_recipe(SETTINGS), disk.folder / "run", [heard])
     assert not isinstance(caught.value, BadInput)

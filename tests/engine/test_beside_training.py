@@ -70,8 +70,8 @@ def test_previews_validation_plots_and_saves_that_fail_are_said_and_change_no_bi
     assert [event.message for event in heard.of(Warned)] == [
         "step 2: the validation failed (no validation today); the run goes on",
         "step 2: the preview failed (the decoder broke); the run goes on",
-        "step 3: the LoRA beside the checkpoint failed (no reader is at home); the run goes on",
         "step 3: the validation failed (the loss on held-out pictures is nan); the run goes on",
+        "step 3: the LoRA beside the checkpoint failed (no reader is at home); the run goes on",
         "step 3: the preview failed (pictures hold NaN or infinity. A VAE overflows in half precision: run it in "
         "float32 (ComfyUI: --fp32-vae), or use a VAE that is made for fp16); the run goes on",
         "step 5: the validation failed (the loss on held-out pictures is inf); the run goes on",

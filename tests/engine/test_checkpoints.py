@@ -38,6 +38,23 @@ def test_steps_of_more_digits_are_later_ones(tmp_path):
     assert checkpoints.latest(tmp_path, pytest.fail).step == 100_000_000
 
 
+def test_the_checkpoint_that_is_spared_outlives_the_last_ones(tmp_path):
+    for step, spare in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 2)):
+        checkpoints.save(tmp_path, checkpoint(step), keep=2, spare=spare)
+    assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    checkpoints.save(tmp_path, checkpoint(6), keep=2)
+    assert names(tmp_path) == ["step-00000005", "step-00000006"]
+
+
+def test_the_moving_average_is_part_of_a_checkpoint(tmp_path):
+    average = {"a.lora_A.default.weight": torch.full((2, 2), 0.5)}
+    written = checkpoints.save(tmp_path, Checkpoint(1, checkpoint(1).parameters, {}, {}, averages=average), keep=1)
+    assert torch.equal(checkpoints.read(written).averages["a.lora_A.default.weight"], torch.full((2, 2), 0.5))
+    (written / "ema.safetensors").unlink()
+    with pytest.raises(ScionError, match=r"ema\.safetensors"):
+        checkpoints.read(written)
+
+
 def test_folders_of_other_names_are_left_alone(tmp_path):
     (tmp_path / "step-by-step").mkdir()
     for step in (1, 2):

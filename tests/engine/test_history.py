@@ -101,6 +101,17 @@ def test_the_curve_falls_where_the_loss_falls_and_shows_validation_as_dots(tmp_p
     assert right > left + 100  # pixels count downwards
 
 
+def test_a_line_stands_where_the_validation_loss_was_lowest(tmp_path):
+    history = [{"step": step, "loss": 1.0} for step in range(1, 101)]
+    for step, loss, best in ((25, 0.5, 25), (50, 0.4, 50), (75, 0.6, 50)):
+        history.append({"step": step, "validation": loss, "best_step": best})
+    charts.save_loss_plot(tmp_path / "loss.png", history)
+    # A line between two columns of pixels is half as dark in each.
+    orange = np.abs(colours(tmp_path / "loss.png") - np.array(charts.HELD_OUT)).max(-1) < 140
+    columns = np.flatnonzero(orange.sum(0) > 300)
+    assert columns.mean() == pytest.approx(84 + 49 / 99 * (960 - 84 - 24), abs=1) and len(columns) <= 2
+
+
 @pytest.mark.parametrize(
     "history",
     [

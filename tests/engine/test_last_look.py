@@ -4,21 +4,21 @@ import logging
 
 import pytest
 
-from trainer_core.engine.events import Finished, Previewed, Started, Validated
+from trainer_core.engine.events import Checkpointed, Finished, Previewed, Started
 from trainer_core.lora_file.safe_io import read_tensors
 
 
 class StopsInThePreview:
-    """Asks for a stop once all steps are done and validated: while the last preview is drawn."""
+    """Asks for a stop once all steps are done and saved: while the last preview is drawn."""
 
     def __init__(self, total):
-        self.total, self.validated = total, False
+        self.total, self.saved = total, False
 
     def on(self, event):
-        self.validated |= isinstance(event, Validated) and event.step == self.total
+        self.saved |= isinstance(event, Checkpointed) and event.step == self.total
 
     def should_stop(self):
-        return self.validated
+        return self.saved
 
 
 @pytest.fixture

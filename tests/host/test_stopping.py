@@ -48,15 +48,15 @@ MOMENTS = {
     "step-3": step(3),
     "step-6": step(6),
     "validation-without-checkpoint": step(4),
-    "validation-after-checkpoint": event("checkpoint", 8),
+    "checkpoint-after-validation": event("validation", 8),
     "preview": event("validation", 4),
-    "preview-after-checkpoint": event("validation", 8),
+    "preview-after-checkpoint": event("checkpoint", 8),
     "step-10": step(10),
     "step-13": step(13),
     "near-the-end": step(STEPS - 1),
     "last-look": step(STEPS),
 }
-"""When to cancel. Validation follows a fourth step or the checkpoint, and a preview the validation."""
+"""When to cancel. Validation follows each fourth step, then comes the eighth's checkpoint, and last the preview."""
 BEFORE_TRAINING = ("scanning", "encoding")
 
 

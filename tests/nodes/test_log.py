@@ -28,6 +28,16 @@ def test_a_run_is_a_few_lines_in_the_log(observer, events, caplog):
     ]
 
 
+def test_validation_and_an_early_end_are_told_in_the_log(observer, events, caplog):
+    with caplog.at_level(logging.INFO, "scion"):
+        observer.on(events.Validated(200, 0.25, 100, 0.125))
+        observer.on(events.Finished("finished", 300, 500, Path("dog.safetensors"), [], "it has not improved"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Scion: step 200, validation loss 0.2500 (best 0.1250 at step 100)",
+        "Scion: finished early (it has not improved) at step 300 of 500: dog.safetensors",
+    ]
+
+
 def test_progress_comes_once_a_minute(observer, pack, events, caplog, monkeypatch):
     clock = iter([30.0, 61.0, 61.0, 90.0, 122.0, 122.0])
     monkeypatch.setattr(pack("nodes.log").time, "monotonic", lambda: next(clock))

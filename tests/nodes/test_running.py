@@ -111,6 +111,16 @@ def test_recipe_of_an_empty_config_has_the_defaults(recipe_of, pack):
     assert (made.adapter, made.optimizer, made.objective) == (default.adapter, default.optimizer, default.objective)
 
 
+def test_config_leaves_what_needs_held_out_pictures_to_the_training(pack, recipe_of):
+    [config] = pack.run(CONFIG, early_stop=3, keep_best=True).args
+    with pytest.raises(pack.BadInput) as refused:
+        recipe_of(config.values)
+    assert [said.partition(":")[0] for said in str(refused.value).splitlines()] == ["early_stop", "keep_best"]
+    assert str(refused.value).endswith("set holdout to 1 or more")
+    with pytest.raises(pack.BadInput, match="^output_checkpoint: 'best', but the best checkpoint is not kept"):
+        pack.run(CONFIG, output_checkpoint="best")
+
+
 def test_recipe_names_the_widgets_of_all_three_nodes(recipe_of, pack):
     with pytest.raises(pack.BadInput) as refused:
         recipe_of({"run.steps": 0, "optimizer.learning_rate": 5.0}, name="a/b")

@@ -104,7 +104,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = 4) ->
 
 
 def save_loss_plot(path: Path, history: list[dict]) -> None:
-    """The loss of each step faintly, its running mean, and the validation loss where there is one.
+    """The loss of each step faintly, its running mean, and the validation loss where there is one, its best marked.
 
     Args:
         history: lines of a metrics file.
@@ -135,6 +135,11 @@ def save_loss_plot(path: Path, history: list[dict]) -> None:
             pen.text((place(step, 0)[0], 2 * (height - bottom) + 14), f"{step:g}", FAINT, _font(24), anchor="mt")
     pen.line([place(*point) for point in raw], RAW, 2)
     pen.line([place(*point) for point in smooth], SMOOTH, 5, joint="curve")
+    best = _best(history)
+    if best:
+        x, y = place(*best)
+        pen.line([(x, 2 * top), (x, 2 * (height - bottom))], HELD_OUT, 2)
+        pen.ellipse((x - 15, y - 15, x + 15, y + 15), PAPER, HELD_OUT, 4)
     for point in held_out:
         x, y = place(*point)
         pen.ellipse((x - 7, y - 7, x + 7, y + 7), HELD_OUT)
@@ -142,9 +147,19 @@ def save_loss_plot(path: Path, history: list[dict]) -> None:
     legend = f"mean of the last {_window(len(raw))} steps: {smooth[-1][1]:.4f}"
     if held_out:
         legend += f"   ·   held-out pictures (dots): {held_out[-1][1]:.4f}"
+    if best:
+        legend += f", best {best[1]:.4f} at step {best[0]}"
     pen.text((2 * (width - right), 30), legend, FAINT, _font(26), anchor="ra")
     pen.text((2 * (left + (width - left - right) / 2), 2 * height - 34), "step", FAINT, _font(24), anchor="mm")
     save_png(path, sheet.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _best(history: list[dict]) -> tuple[int, float] | None:
+    """The step with the lowest validation loss, and that loss, as the last of several validations tells it."""
+    told = [line for line in history if line.get("best_step")]
+    losses = {line["step"]: line["validation"] for line in told}
+    step = told[-1]["best_step"] if len(told) > 1 else None
+    return (step, losses[step]) if losses.get(step) is not None else None
 
 
 def _window(count: int) -> int:

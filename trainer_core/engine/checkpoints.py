@@ -37,12 +37,16 @@ class Checkpoint:
     """`optimizer_state.pack`'s result without its tensors."""
     optimizer_tensors: dict[str, torch.Tensor]
     extras: dict[str, Any] = field(default_factory=dict)
-    """Small numbers: the gradient scaler's, counts of skipped steps."""
+    """Small numbers: the gradient scaler's, counts of skipped steps, what validations have shown."""
     path: Path | None = None
     """Where it was read."""
+    averages: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The moving average of what trains, fp32, by parameter name; empty where none is kept."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None) -> Path:
+def save(
+    folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path], None] | None = None, spare: int = 0
+) -> Path:
     """Writes a checkpoint under a temporary name, then names it.
 
     Deleted are those before the last `keep`, and those of later steps: the run is not there, they were torn.
@@ -50,6 +54,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
     Args:
         folder: of all checkpoints of the run.
         also: writes more files into the checkpoint's folder before it gets its name.
+        spare: a step whose checkpoint is kept, however many came after it.
 
     Raises:
         ScionError: weights are not finite (nothing is written then), or the disk refuses.
@@ -65,6 +70,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
         partial.mkdir(parents=True)
         write_tensors(partial / "adapter.safetensors", checkpoint.parameters)
         write_tensors(partial / "optimizer.safetensors", checkpoint.optimizer_tensors)
+        if checkpoint.averages:
+            write_tensors(partial / "ema.safetensors", checkpoint.averages)
         if also:
             also(partial)
         write_json(
@@ -73,6 +80,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
                 "format": FORMAT,
                 "step": checkpoint.step,
                 "optimizer": checkpoint.optimizer,
+                "ema": bool(checkpoint.averages),
                 "extras": {key: value if _plain(value) else None for key, value in checkpoint.extras.items()},
             },
         )
@@ -87,16 +95,17 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, also: Callable[[Path],
                 f"{final}: cannot be written ({refusal.strerror or refusal}); {_remedy(refusal)}"
             ) from error
         raise
-    prune(folder, checkpoint.step, keep)
+    prune(folder, checkpoint.step, keep, spare)
     return final
 
 
-def prune(folder: Path, step: int, keep: int) -> None:
-    """Deletes the checkpoints before the last `keep` up to `step`, and those of later steps."""
+def prune(folder: Path, step: int, keep: int, spare: int = 0) -> None:
+    """Deletes the checkpoints before the last `keep` up to `step`, but for that of step `spare`, and those of later
+    steps."""
     named = _named(folder)
     done = [path for path in named if _step(path) <= step]
     for path in named:
-        if path not in done[-keep:]:
+        if path not in done[-keep:] and _step(path) != spare:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -179,7 +188,8 @@ def read(path: Path) -> Checkpoint:
         raise ScionError(f"{path}: state.json lacks {', '.join(absent)}")
     parameters, _ = read_tensors(path / "adapter.safetensors")
     tensors, _ = read_tensors(path / "optimizer.safetensors")
-    return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"], path)
+    averages = read_tensors(path / "ema.safetensors")[0] if state.get("ema") else {}
+    return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"], path, averages)
 
 
 def _named(folder: Path) -> list[Path]:

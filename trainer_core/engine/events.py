@@ -74,6 +74,16 @@ class Previewed:
 class Validated:
     step: int
     loss: float
+    best_step: int = 0
+    """The step with the lowest loss so far; 0 where none was finite."""
+    best_loss: float | None = None
+
+    @property
+    def line(self) -> str:
+        if self.best_loss is None:
+            return f"validation loss {self.loss:.4f}"
+        best = "the best" if self.best_step == self.step else f"best {self.best_loss:.4f} at step {self.best_step:,}"
+        return f"validation loss {self.loss:.4f} ({best})"
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ class Finished:
     """The LoRA file, where there is one."""
     lines: list[str] = field(default_factory=list)
     """What a person should know: which readers load the file, how to go on."""
+    early: str = ""
+    """Why it is finished before all steps are done."""
 
 
 Event = Scanned | Working | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished

@@ -28,7 +28,7 @@ class MetricsFile:
         """
         self.path, self._warn = path, warn
         kept = [line for line in read(path) if line["step"] <= from_step]
-        self._told = {(line["step"], _kind(line)) for line in kept if line["step"] == from_step}
+        self._told = {(line["step"], _kind(line)) for line in kept if line["step"] == from_step or "preview" in line}
         if from_step and checkpoint and (from_step, "checkpoint") not in self._told:
             kept.append({"step": from_step, "checkpoint": checkpoint})
         data = _encoded(kept)
@@ -36,8 +36,9 @@ class MetricsFile:
         self._whole, self._waiting = len(data), b""
 
     def on(self, event: Event) -> None:
-        # The last look is repeated when a run is killed in it.
+        # The last look is repeated when a run is killed in it, and may be at an earlier step, the best, which had one.
         lines = [line for line in _lines(event) if (line["step"], _kind(line)) not in self._told]
+        self._told |= {(line["step"], "preview") for line in lines if "preview" in line}
         self._waiting += _encoded(lines)
         if not self._waiting:
             return
@@ -74,7 +75,8 @@ def _lines(event: Event) -> list[dict]:
             for offset, loss in enumerate(event.losses)
         ]
     if isinstance(event, Validated):
-        return [{"step": event.step, "validation": _finite(event.loss)}]
+        best = {"best_step": event.best_step} if event.best_step else {}
+        return [{"step": event.step, "validation": _finite(event.loss), **best}]
     if isinstance(event, Previewed):
         return [{"step": event.step, "preview": event.path.name}]
     if isinstance(event, Checkpointed):

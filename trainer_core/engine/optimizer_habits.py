@@ -18,7 +18,7 @@ def marks_non_finite(optimizer: torch.optim.Optimizer) -> bool:
     return getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
-def averages(optimizer: torch.optim.Optimizer) -> bool:
+def averages(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> bool:
     """Whether the weights that train are others than those to use: schedule-free optimisers have both."""
     return callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
 

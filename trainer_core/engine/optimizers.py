@@ -65,6 +65,15 @@ def build_optimizer(
     return _make(config, parameters, arguments(config))
 
 
+def averages_itself(config: OptimizerConfig) -> bool:
+    """Whether the optimiser averages the weights, as schedule-free ones do.
+
+    Raises:
+        BadInput: as `check`.
+    """
+    return averages(_class(config))
+
+
 def _make(config: OptimizerConfig, parameters: list, keywords: dict[str, Any]) -> torch.optim.Optimizer:
     first = parameters[0]["params"][0] if isinstance(parameters[0], dict) else parameters[0]
     # prodigyopt prints what it was told; some of adv_optm's draw vectors to begin with.

@@ -34,7 +34,22 @@ def file_name(recipe) -> str:
 
 def settings(recipe) -> dict[str, str]:
     """All that decides how the LoRA file is written, once its numbers are there."""
-    return {**as_dict(recipe.output), "name": file_name(recipe)}
+    return {**as_dict(recipe.output), "name": file_name(recipe), "weights": recipe.weights_of_file}
+
+
+def preview_settings(recipe) -> dict[str, Any]:
+    """All that decides what the pictures of the last look show, once the run's numbers are there."""
+    chosen = {"weights": recipe.weights_of_previews, "checkpoint": recipe.output.checkpoint}
+    return {**as_dict(recipe.preview), **chosen}
+
+
+def is_as_asked(made: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether what was made with some settings is what is asked for now.
+
+    Args:
+        made: empty, or short of newer settings, where an older Scion made it.
+    """
+    return not made or {"weights": "trained", "checkpoint": "last", **made} == asked
 
 
 def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started_at: float) -> dict[str, str]:
@@ -61,6 +76,7 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         started_at=started_at,
         finished_at=max(started_at, time.time()),
         version=__version__,
+        ema_decay=recipe.run.ema_decay if recipe.weights_of_file == "ema" else None,
         recipe=_public(recipe, trainer.model),
     )
     return build(facts)

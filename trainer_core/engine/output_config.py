@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 
 from ..options import option
+from .run_config import WEIGHTS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-RESERVED = ("adapter", "optimizer")
+RESERVED = ("adapter", "optimizer", "ema")
 """Files of a checkpoint, in whose folder the LoRA of its step lies too."""
 
 
@@ -26,6 +27,23 @@ class OutputConfig:
     author: str = option("", help="Said in its metadata", decides=False, advanced=True)
     license: str = option("", help="Said in its metadata", decides=False, advanced=True)
     description: str = option("", help="Said in its metadata", decides=False, advanced=True)
+
+    weights: str = option(
+        "auto",
+        help="What it has, and what validation measures: the trained weights or their moving average (ema); auto = the "
+        "average, if run.ema_decay makes one",
+        choices=WEIGHTS,
+        decides=False,
+        advanced=True,
+    )
+    checkpoint: str = option(
+        "last",
+        help="Whose weights it has: those of the last step, or of the one with the lowest validation loss (best, which "
+        "needs run.keep_best)",
+        choices=("last", "best"),
+        decides=False,
+        advanced=True,
+    )
 
     def problems(self, where: str = "") -> list[str]:
         if self.name and not re.fullmatch(r"[^\x00-\x1f<>:\"/\\|?*]{1,120}", self.name):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..options import option
+from .run_config import WEIGHTS
 
 
 @dataclass(kw_only=True)
@@ -34,4 +35,12 @@ class PreviewConfig:
     height: int = option(0, help="0 = as in training", unit="pixels", low=0, high=8192, decides=False, advanced=True)
     count: int = option(
         4, help="With empty prompts: how many captions", unit="pictures", low=1, high=64, decides=False, advanced=True
+    )
+    weights: str = option(
+        "auto",
+        help="What they are drawn with: the trained weights or their moving average (ema); auto = the average, if "
+        "run.ema_decay makes one",
+        choices=WEIGHTS,
+        decides=False,
+        advanced=True,
     )

@@ -20,7 +20,6 @@ from ..families.sources import BUILT_IN, resolve
 from ..files import write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import ModuleWeights, Target, module_shapes
-from ..options import as_dict
 from ..recipe import Recipe
 from . import checkpoints, optimizers, parameter_groups
 from .advice import CommandLine, memory_advice
@@ -28,11 +27,12 @@ from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
 from .isolation import isolated
 from .metrics import MetricsFile
-from .output import file_name, settings
+from .output import file_name, is_as_asked, preview_settings, settings
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
 from .session import Session
 from .trainer import Trainer, is_out_of_memory
+from .validation import Record
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class _Run:
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
         optimizers.check(self.recipe.optimizer, self.device)
+        if self.recipe.run.ema_decay and optimizers.averages_itself(self.recipe.optimizer):
+            raise BadInput(
+                f"run.ema_decay: {self.recipe.run.ema_decay:g}, but {self.recipe.optimizer.chosen} itself averages the "
+                "weights; set it to 0, or choose another optimizer.name"
+            )
         source = None if model else resolve(self.recipe.base)
         scan = scan or self._scan()
         if scan is None:
@@ -123,6 +128,8 @@ class _Run:
             folder, state = self._enter(stack, fingerprint, dataset)
             if self._is_done(folder, state):
                 return self._already(folder, state)
+            if state.status == "finished" and self._is_exhausted(state) and not self._would_end(state):
+                state = dataclasses.replace(state, patient_until=state.step)
             with self._memory_told(model):
                 return self._train(folder, state, model, dataset, scan, paths, start)
 
@@ -171,23 +178,32 @@ class _Run:
         return folder, dataclasses.replace(state, total=total)
 
     def _is_done(self, folder: RunFolder, state: RunState) -> bool:
-        """Whether nothing is left to do: all steps are done, and the file and the pictures are those now asked for.
+        """Whether nothing is left to do: no step, and the file and the pictures are those now asked for.
 
         What is asked for otherwise is made from the last checkpoint; without one it would cost the whole training.
         """
-        if state.status != "finished" or state.step < state.total or not (folder.path / state.lora).is_file():
+        trained = state.step == state.total or self._would_end(state)
+        if state.status != "finished" or not trained or not (folder.path / state.lora).is_file():
             return False
-        written = state.output in ({}, settings(self.recipe))
-        looked = state.preview in ({}, as_dict(self.recipe.preview))
+        written = is_as_asked(state.output, settings(self.recipe))
+        looked = state.preview is not None and is_as_asked(state.preview, preview_settings(self.recipe))
         if (not written or not looked) and not checkpoints.exist(folder.checkpoints):
             self.audience.on(Warned(f"{folder.path}: has no checkpoint left to draw or write from; it stays as it is"))
             return True
         return written and looked
 
+    def _would_end(self, state: RunState) -> bool:
+        """Whether a run that finished early would do so with what is asked for now: no more steps, no more patience."""
+        return self._is_exhausted(state) and state.total <= state.early_end
+
+    def _is_exhausted(self, state: RunState) -> bool:
+        return Record(**state.validation).is_exhausted(self.recipe.run.early_stop)
+
     def _already(self, folder: RunFolder, state: RunState) -> Result:
         path = folder.path / state.lora
         line = f"This run is finished (step {state.step} of {state.total}); nothing was left to do."
-        self.audience.on(Finished("finished", state.step, state.total, path, [line]))
+        early = Record(**state.validation).verdict if state.step < state.total else ""
+        self.audience.on(Finished("finished", state.step, state.total, path, [line], early))
         return Result("finished", folder.path, state.step, state.total, path)
 
     @contextmanager
@@ -223,8 +239,8 @@ class _Run:
                 model.denoiser.enable_gradient_checkpointing()
             trainer = Trainer(self.recipe, model, dataset, self.device, self.precision)
             try:
-                self._go_on(trainer, folder)
-                return self._steps(trainer, folder, state, scan, (prompts, *entries))
+                record = self._go_on(trainer, folder)
+                return self._steps(trainer, folder, state, scan, (prompts, *entries), record)
             finally:
                 trainer.release()
         finally:
@@ -232,23 +248,28 @@ class _Run:
                 model.denoiser.disable_gradient_checkpointing()
             lora.remove(model.denoiser)
 
-    def _go_on(self, trainer: Trainer, folder: RunFolder) -> None:
-        """Brings the trainer to the last whole checkpoint, if there is one.
+    def _go_on(self, trainer: Trainer, folder: RunFolder) -> Record:
+        """Brings the trainer to the last whole checkpoint, if there is one; what validations have shown up to there.
 
         Raises:
             BadInput: it is of another run, or of a later step than is asked for.
         """
         checkpoint = checkpoints.latest(folder.checkpoints, self._warn)
         if checkpoint is None:
-            return
+            return Record()
         if checkpoint.step > trainer.total:  # run.json may be older: it is written after the checkpoint
             raise BadInput(_too_few(trainer.total, folder, checkpoint.step))
         trainer.restore(checkpoint)
         # Whoever was killed in deleting left half a checkpoint.
-        checkpoints.prune(folder.checkpoints, checkpoint.step, self.recipe.run.keep_checkpoints)
+        run, record = self.recipe.run, Record(**(checkpoint.extras.get("validation") or {}))
+        spare = record.best if run.keep_best else 0
+        checkpoints.prune(folder.checkpoints, checkpoint.step, run.keep_checkpoints, spare)
+        return record
 
-    def _steps(self, trainer: Trainer, folder: RunFolder, state: RunState, scan: Scan, prompts) -> Result:
-        state.status, state.step = "unfinished", trainer.step
+    def _steps(
+        self, trainer: Trainer, folder: RunFolder, state: RunState, scan: Scan, prompts, record: Record
+    ) -> Result:
+        state.status, state.step, state.early_end = "unfinished", trainer.step, 0
         # Before the recipe, which goes on with the run that it finds beside it.
         folder.save_state(state)
         self._write_recipe(folder)
@@ -256,7 +277,9 @@ class _Run:
         # The history hears first: an observer may interrupt.
         history = MetricsFile(folder.metrics, trainer.step, name, self._warn)
         audience = Audience([history, *self.audience.observers])
-        session = Session(trainer, folder, state, audience, self.should_stop, scan.fingerprint, prompts, self.advice)
+        session = Session(
+            trainer, folder, state, audience, self.should_stop, scan.fingerprint, prompts, self.advice, record
+        )
         status = session.run()
         return Result(status, folder.path, trainer.step, trainer.total, session.lora)
 

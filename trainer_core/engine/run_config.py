@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ..options import option
 
 PRECISION_NAMES = ("fp32", "fp16", "bf16")
+WEIGHTS = ("auto", "trained", "ema")
+"""Which weights are used; auto = those of the moving average, where there is one."""
 
 
 @dataclass(kw_only=True)
@@ -57,6 +59,28 @@ class RunConfig:
         decides=False,
         advanced=True,
     )
+    ema_decay: float = option(
+        0.0,
+        help="Keep an exponential moving average of what trains, too, which previews and the file then have "
+        "(preview.weights, output.weights): this much of it stays at each step, 0.999 is usual; 0 = off",
+        low=0,
+        high=0.99999,
+    )
+    early_stop: int = option(
+        0,
+        help="End the run when the validation loss was not lower for so many validations in a row (run.validate_every; "
+        "needs dataset.holdout); 0 = off",
+        unit="validations",
+        low=0,
+        high=10**6,
+        decides=False,
+    )
+    keep_best: bool = option(
+        False,
+        help="Keep the checkpoint of the step with the lowest validation loss, beside the last ones (needs "
+        "dataset.holdout); the file has its weights with output.checkpoint=best",
+        decides=False,
+    )
     existing: str = option(
         "resume",
         help="What to do if the run folder holds this run already: go on with it (or return it finished), start anew "
@@ -70,6 +94,12 @@ class RunConfig:
             said = "both are set" if self.steps else "neither is set"
             return [f"{where}.steps, {where}.epochs: {said}; set one of them and leave the other at 0"]
         return []
+
+    def weights(self, asked: str) -> str:
+        """What `preview.weights` or `output.weights` ask for in this run: "trained" or "ema"."""
+        if asked == "auto":
+            return "ema" if self.ema_decay else "trained"
+        return asked
 
     def total_steps(self, batches_per_epoch: int, world: int = 1) -> int:
         """Optimiser steps of the whole run; `world` processes share the batches."""

@@ -31,6 +31,12 @@ class RunState:
     """The output settings that the file was written with (`output.settings`); empty where an older Scion wrote it."""
     preview: dict[str, Any] | None = field(default_factory=dict)
     """The preview settings of the last look; None if it failed, empty where an older Scion wrote it."""
+    validation: dict[str, Any] = field(default_factory=dict)
+    """What its validations had shown when it last ended (`validation.Record`)."""
+    early_end: int = 0
+    """The steps that were asked for when the run finished before them; 0 = it did not."""
+    patient_until: int = 0
+    """Where early_stop would have ended the run, and somebody asked for more: it counts anew from there."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
 

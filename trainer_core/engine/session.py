@@ -1,9 +1,9 @@
 """A run while it trains: between steps it saves, previews, validates and listens; at the end it exports the LoRA."""
 
-import math
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,14 +14,15 @@ from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport, Target
 from ..lora_file.save import save_lora
-from ..options import as_dict
 from . import charts, checkpoints, metrics, sampling
 from .advice import CommandLine, memory_advice
-from .events import Audience, Checkpointed, Finished, Previewed, Started, Validated, Warned
-from .output import file_name, metadata, settings
+from .best import Best
+from .events import Audience, Checkpointed, Finished, Previewed, Started, Warned
+from .output import file_name, metadata, preview_settings, settings
 from .output_config import DTYPES
 from .run_folder import RunFolder, RunState
 from .trainer import GradientsNotFinite, Trainer, is_out_of_memory
+from .validation import Record, Validation
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
@@ -38,16 +39,20 @@ class Session:
         dataset_fingerprint: str,
         prompts: Prompts,
         advice: CommandLine,
+        record: Record,
     ):
         self.trainer, self.folder, self.state, self.audience = trainer, folder, state, audience
         self.recipe, self.model, self.should_stop = trainer.recipe, trainer.model, should_stop
         self.dataset_fingerprint, self.prompts, self.advice = dataset_fingerprint, prompts, advice
+        self.validation = Validation(trainer, record, state.patient_until, audience.on)
+        self.best = Best(trainer, folder, self.validation, audience.on)
         self.stopped = False
+        self.ended_early = False
         self.lora: Path | None = None
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
         # What is due after a resumed run's last step is done now if its history lacks it.
-        self._handled, self._seen_at = max(0, trainer.step - 1), trainer.step
-        self._seen = {kind for line in metrics.read(folder.metrics) if line["step"] == trainer.step for kind in line}
+        self._handled = max(0, trainer.step - 1)
+        self._seen = {line["step"] for line in metrics.read(folder.metrics) if "preview" in line}
         self._previewed: int | None = None
         """The step of the last preview that was drawn."""
 
@@ -63,9 +68,13 @@ class Session:
         self._announce()
         try:
             self._train()
-            if not self.stopped:
-                self._look(last=True)
-            return self._close()
+            with self.best.in_file() as told:
+                if not self.stopped:
+                    self._look(last=True)
+                lines = [told] if told else []
+                if self.trainer.step:
+                    lines += self._write()
+            return self._close(lines)
         except BaseException as error:
             failure = self._told(error)
             self._keep_after(failure)
@@ -96,24 +105,24 @@ class Session:
     def _between(self) -> bool:
         """Does what is due after a step; whether to stop."""
         run, step = self.recipe.run, self.trainer.step
+        # Before the checkpoint, which holds what it showed: a run that goes on from there ends where it would have.
+        if self.validation.is_due:
+            self._attempt("validation", self.validation.go)
         if step > self._handled:
             self._handled = step
             minutes = (time.monotonic() - self._saved_at) / 60
             due = run.checkpoint_every and step % run.checkpoint_every == 0
-            if due or (run.checkpoint_minutes and minutes >= run.checkpoint_minutes):
+            if due or (run.checkpoint_minutes and minutes >= run.checkpoint_minutes) or self.best.is_now:
                 self._attempt("checkpoint", self._checkpoint)
             if step < self.trainer.total:
                 self._look()
+        self.ended_early = step < self.trainer.total and self.validation.record.is_exhausted(run.early_stop)
         self.stopped = self.should_stop()
-        return self.stopped
+        return self.stopped or self.ended_early
 
     def _look(self, last: bool = False) -> None:
         run, step = self.recipe.run, self.trainer.step
-        seen = self._seen if step == self._seen_at else set()
-        due = step % run.validate_every == 0 and "validation" not in seen
-        if self.trainer.dataset.holdout and (last or due):
-            self._attempt("validation", self._validate)
-        due = run.preview_every and step % run.preview_every == 0 and "preview" not in seen
+        due = run.preview_every and step % run.preview_every == 0 and step not in self._seen
         if self.prompts[0] and (last or due):
             self._attempt("preview", self._preview)
 
@@ -125,18 +134,12 @@ class Session:
             said = str(error) or type(error).__name__
             self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({said}); the run goes on"))
 
-    def _validate(self) -> None:
-        loss = self.trainer.validate()
-        if not math.isfinite(loss):
-            raise ScionError(f"the loss on held-out pictures is {loss}")
-        self.audience.on(Validated(self.trainer.step, loss))
-
     def _preview(self) -> None:
         prompts, entries, negative = self.prompts
         preview, dataset = self.recipe.preview, self.trainer.dataset
         bucket = max(dataset.bucket_counts, key=lambda bucket: dataset.bucket_counts[bucket][1])
         size = (preview.width or bucket.width, preview.height or bucket.height)
-        with self.trainer.at_rest(), self.model.encoder_on(self.trainer.device):
+        with self.trainer.at_rest(self.recipe.weights_of_previews), self.model.encoder_on(self.trainer.device):
             pictures = sampling.draw(
                 self.model, prompts, preview, *size, entries=(entries, negative), should_stop=self.should_stop
             )
@@ -166,9 +169,10 @@ class Session:
             # Without it the run can go on just as well.
             self._attempt("LoRA beside the checkpoint", lambda: self._export(file))
 
-        path = checkpoints.save(
-            self.folder.checkpoints, self.trainer.checkpoint(), self.recipe.run.keep_checkpoints, also
-        )
+        checkpoint = self.trainer.checkpoint()
+        checkpoint.extras["validation"] = asdict(self.validation.record)
+        keep = self.recipe.run.keep_checkpoints
+        path = checkpoints.save(self.folder.checkpoints, checkpoint, keep, also, self.best.spared)
         self._saved_step = self.state.step = step
         self.audience.on(Checkpointed(step, path))
         self._attempt("writing of run.json", self._save_state)
@@ -205,7 +209,7 @@ class Session:
 
     def _export(self, path: Path) -> list[ReaderReport]:
         recipe, model = self.recipe, self.model
-        with self.trainer.to_use():
+        with self.trainer.to_use(recipe.weights_of_file):
             weights = lora.extract(model.denoiser)
         alpha = next(iter(weights.values())).alpha
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
@@ -219,29 +223,36 @@ class Session:
         chosen = self.recipe.output.dialect
         return self.model.family.default_dialect if chosen == "auto" else chosen
 
-    def _close(self) -> str:
-        trainer, state = self.trainer, self.state
+    def _write(self) -> list[str]:
+        """The LoRA file of the trainer's present step, and the loss plot; who loads the file."""
+        state = self.state
+        self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"
+        reports = self._export(self.lora)
+        self._attempt(
+            "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
+        )
+        state.lora, state.output = self.lora.name, settings(self.recipe)
+        # A look that failed is tried again when the run is asked for once more.
+        looked = self._previewed == self.trainer.step or not self.prompts[0]
+        state.preview = preview_settings(self.recipe) if looked else None
+        return [report.line() for report in reports]
+
+    def _close(self, lines: list[str]) -> str:
+        trainer, state, early = self.trainer, self.state, ""
         # All steps may be done: what is missing then is the last look, which going on makes up for.
         status = "stopped" if self.stopped else "finished"
-        lines = []
-        if trainer.step:
-            self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"
-            lines += [report.line() for report in self._export(self.lora)]
-            self._attempt(
-                "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
-            )
-            state.lora, state.output = self.lora.name, settings(self.recipe)
-            # A look that failed is tried again when the run is asked for once more.
-            looked = self._previewed == trainer.step or not self.prompts[0]
-            state.preview = as_dict(self.recipe.preview) if looked else None
+        if status == "finished" and self.ended_early:
+            state.early_end, early = trainer.total, self.validation.record.verdict
+            lines.append("To train on all the same, ask for more steps, or set early_stop to 0.")
         if trainer.skipped:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":
             lines.append(self._how_to_go_on())
         # A clock that was put back meanwhile does not end the run before it began.
         state.status, state.step, state.finished_at = status, trainer.step, max(state.started_at, time.time())
+        state.validation = asdict(self.validation.record)
         self._attempt("writing of run.json", self._save_state)
-        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines))
+        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines, early))
         return status
 
     def _how_to_go_on(self) -> str:

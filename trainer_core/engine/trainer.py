@@ -1,5 +1,6 @@
 """The loop: batches in, one optimiser step after another, checkpoints, previews and validation on the way."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -18,6 +19,7 @@ from ..families.base import Conditioning, Model
 from . import objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint
 from .device import MIXED, PRECISIONS
+from .ema import Ema
 from .events import Steps
 from .learning_rate import LearningRate
 from .meter import Meter
@@ -99,6 +101,7 @@ class Trainer:
             model.denoiser, optimizer, device_placement=[False, False]
         )
         self._place = next(iter(self.parameters.values())).device
+        self._ema = Ema(self.parameters, recipe.run.ema_decay) if recipe.run.ema_decay else None
         self.step = 0
         """Optimiser steps done."""
         self.consistent = True
@@ -118,8 +121,10 @@ class Trainer:
         extras = {"skipped": int(self._skipped[0])}
         if self.accelerator.scaler is not None:
             extras["scaler"] = self.accelerator.scaler.state_dict()
-        parameters = {name: parameter.detach() for name, parameter in self.parameters.items()}
-        return Checkpoint(self.step, parameters, packed, tensors, extras)
+        parameters, averages = {name: parameter.detach() for name, parameter in self.parameters.items()}, {}
+        if self._ema:
+            averages, extras["ema_updates"] = self._ema.state()
+        return Checkpoint(self.step, parameters, packed, tensors, extras, averages=averages)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint of the same recipe.
@@ -143,8 +148,20 @@ class Trainer:
         )
         if self.accelerator.scaler is not None and checkpoint.extras.get("scaler"):
             self.accelerator.scaler.load_state_dict(checkpoint.extras["scaler"])
+        if self._ema:
+            self._ema.restore(checkpoint.averages, checkpoint.extras.get("ema_updates", 0))
         self._skipped[0] = checkpoint.extras.get("skipped", 0)
         self.step = checkpoint.step
+
+    @contextmanager
+    def back_at(self, checkpoint: Checkpoint) -> Iterator[None]:
+        """The trainer as it was at a checkpoint, and then again as it is."""
+        now = copy.deepcopy(self.checkpoint())
+        self.restore(checkpoint)
+        try:
+            yield
+        finally:
+            self.restore(now)
 
     # ---- training
 
@@ -269,6 +286,8 @@ class Trainer:
         elif self.accelerator.scaler is not None or not bool(bad):
             with optimizer_habits.stepping(self.recipe.optimizer.kind, self._place, self.recipe.run.seed, self.step):
                 self.optimizer.step()
+        if self._ema:
+            self._ema.update(bad)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.consistent = True
@@ -312,15 +331,19 @@ class Trainer:
     # ---- looking without touching
 
     @contextmanager
-    def at_rest(self) -> Iterator[None]:
+    def at_rest(self, weights: str = "trained") -> Iterator[None]:
         """For previews and validation: the weights to use, no gradients, no dropout, the training's precision, random
-        state put back."""
+        state put back.
+
+        Args:
+            weights: as for `to_use`.
+        """
         training = self.model.denoiser.training
         self.model.denoiser.eval()
         try:
             with (
                 torch.no_grad(),
-                self.to_use(),
+                self.to_use(weights),
                 self.accelerator.autocast(),
                 torch.random.fork_rng(devices=[]),
             ):
@@ -329,8 +352,16 @@ class Trainer:
             self.model.denoiser.train(training)
 
     @contextmanager
-    def to_use(self) -> Iterator[None]:
-        """The trained weights as they are to be used: those that a schedule-free optimiser has averaged."""
+    def to_use(self, weights: str = "trained") -> Iterator[None]:
+        """The weights as they are to be used: of the trained ones those that a schedule-free optimiser has averaged.
+
+        Args:
+            weights: "trained" or "ema".
+        """
+        if weights == "ema":
+            with self._ema.in_use():
+                yield
+            return
         optimizer = self.optimizer.optimizer
         if not self._averages or not optimizer.state:  # before the first step there is nothing to average
             yield
@@ -346,11 +377,15 @@ class Trainer:
                 for parameter, before in zip(self.parameters.values(), kept, strict=True):
                     parameter.copy_(before)
 
-    def validate(self) -> float:
-        """Mean loss over the held-out pictures: their noise and timesteps are the same at every call."""
+    def validate(self, weights: str = "trained") -> float:
+        """Mean loss over the held-out pictures: their noise and timesteps are the same at every call.
+
+        Args:
+            weights: as for `to_use`.
+        """
         total, count = torch.zeros((), device=self.device), 0
         diffusion, repeats = self.model.diffusion, 4
-        with self.at_rest():
+        with self.at_rest(weights):
             for batch in self.dataset.holdout_batches(self.recipe.run.batch_size):
                 for repeat in range(repeats):
                     names = [(key, repeat) for key in batch.keys]

@@ -52,6 +52,8 @@ class Facts:
     min_snr_gamma: float | None = None
     noise_offset: float | None = None
     caption_dropout: float = 0.0
+    ema_decay: float | None = None
+    """Of the moving average, where the file holds that instead of the trained weights."""
     trains_text_encoder: bool = False
     images: int
     """Pictures times repeats: what one epoch shows."""
@@ -169,6 +171,7 @@ def _modelspec(facts: Facts) -> dict[str, Any]:
 def _scion(facts: Facts) -> dict[str, Any]:
     return {
         "scion.version": facts.version,
+        "scion.ema_decay": facts.ema_decay,
         "scion.recipe": facts.recipe or None,
         "scion.dataset_hash": facts.dataset_hash,
     }
