@@ -168,11 +168,14 @@ def dataset(given: Namespace) -> int:
 
 
 def cache(given: Namespace) -> int:
-    from .data import cache as encoded
+    from .data import disk_cache as encoded
+    from .data import scan_index
 
     folder = Path(given.path) if given.path else encoded.default_folder()
     if given.prune:
         freed = encoded.prune(folder, int(given.limit_gb * 1e9))
+        if not given.limit_gb:
+            scan_index.forget(folder)
         print(f"freed {freed.bytes / 1e9:.3f} GB in {freed.files} entries")
     held = encoded.usage(folder)
     print(f"{folder}: {held.bytes / 1e9:.3f} GB in {held.files} entries")

@@ -44,7 +44,12 @@ def folder_of(config: DatasetConfig) -> Path | None:
     """Where a dataset's entries lie; None if they are not kept on the disk."""
     if config.cache != "disk":
         return None
-    return Path(config.cache_path).expanduser() if config.cache_path else Path.home() / ".cache" / "scion" / "encoded"
+    return Path(config.cache_path).expanduser() if config.cache_path else default_folder()
+
+
+def default_folder() -> Path:
+    """Where entries lie if the user names no folder."""
+    return Path.home() / ".cache" / "scion" / "encoded"
 
 
 class DiskCache:

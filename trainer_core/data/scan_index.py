@@ -103,6 +103,11 @@ def scan_index(folder: Path | None) -> Iterator[ScanIndex]:
         index.close()
 
 
+def forget(folder: Path) -> None:
+    """Deletes the index in a cache's folder."""
+    _delete(folder / NAME)
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
     # It can be lost, so the disk need not confirm each write.
     connection.execute("PRAGMA synchronous = OFF")
