@@ -17,10 +17,13 @@ from .host.api import (
 )
 from .load_dataset import WIDGETS as OF_DATASET
 from .train_config import WIDGETS as OF_CONFIG
-from .widgets import Widget, nested, said_of_widgets, values_of
+from .widgets import Widget, named_as_widgets, nested, said_of_widgets, values_of
 
 WIDGETS = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
 """Workflows store widget values by their position: new ones go to the end, behind `patched_model` too."""
+
+ALL = [*WIDGETS, *OF_CONFIG, *OF_DATASET]
+"""Of the three nodes that make a recipe."""
 
 REFUSE, BAKE = "refuse", "bake"
 
@@ -78,7 +81,7 @@ class TrainLoRA(io.ComfyNode):
         from .host import memory, running
 
         observer = running.NodeObserver(cls.hidden.unique_id)
-        with memory.ours(), running.notes_shown(), said_of_widgets([*WIDGETS, *OF_CONFIG, *OF_DATASET]):
+        with memory.ours(), running.notes_shown(), said_of_widgets(ALL):
             try:
                 result = _trained(observer, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)
             finally:
@@ -113,13 +116,17 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
 class InTheGraph:
     """What a person in the graph is told; the command line's counterpart is `engine.advice.CommandLine`."""
 
+    another_run = "it makes another run"
+
     def __init__(self, existing: str):
         self._existing = existing
 
-    def go_on(self, recipe: Path) -> str:
-        if self._existing == "resume":
+    def go_on(self, recipe: Path, changes: Mapping[str, str] | None = None) -> str:
+        names = named_as_widgets(" and ".join(f"{name} to {value}" for name, value in (changes or {}).items()), ALL)
+        wanted = list(filter(None, [names, "" if self._existing == "resume" else "existing to 'resume'"]))
+        if not wanted:
             return "Queue the workflow again to go on."
-        return "Set existing to 'resume' and queue the workflow again to go on."
+        return f"Set {' and '.join(wanted)} and queue the workflow again to go on."
 
     def begin_lower(self, recipe: Path, rate: str, start: Mapping[str, str]) -> str:
         return f"Begin anew with a lower learning rate: set learning_rate to {rate} and queue again."

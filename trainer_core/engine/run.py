@@ -21,8 +21,8 @@ from ..files import write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import ModuleWeights, Target, module_shapes
 from ..recipe import Recipe
-from . import checkpoints, optimizers, parameter_groups
-from .advice import CommandLine, memory_advice
+from . import checkpoints, memory_advice, optimizers, parameter_groups
+from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
 from .isolation import isolated
@@ -107,7 +107,8 @@ class _Run:
         if scan is None:
             return self._nothing_done()
         if model is None:
-            model = detect(source).load(source, PRECISIONS[self.precision])
+            with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
+                model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
         narrow = lora.check_rank(model.denoiser, self.recipe.adapter, paths)
@@ -130,8 +131,7 @@ class _Run:
                 return self._already(folder, state)
             if state.status == "finished" and self._is_exhausted(state) and not self._would_end(state):
                 state = dataclasses.replace(state, patient_until=state.step)
-            with self._memory_told(model):
-                return self._train(folder, state, model, dataset, scan, paths, start)
+            return self._train(folder, state, model, dataset, scan, paths, start)
 
     # ---- the parts of go(), in their order
 
@@ -207,37 +207,32 @@ class _Run:
         return Result("finished", folder.path, state.step, state.total, path)
 
     @contextmanager
-    def _memory_told(self, model: Model) -> Iterator[None]:
-        """While encoding, or bringing the base to its device; a session tells it of its own steps."""
+    def _memory_told(self, advice: Callable[[], memory_advice.Advice]) -> Iterator[None]:
+        """A session tells it of its own steps."""
         try:
             yield
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise ScionError(memory_advice(self.recipe, model, self.precision, encoding=True)) from error
+            memory_advice.let_go(error)
+            raise ScionError(advice().text) from error
 
     def _train(
         self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths, start
     ) -> Result:
-        encoder = model.encoder
+        encoder, prompts = model.encoder, self._prompts(dataset)
         folder.remove_partial()
-        encoder.to(self.device)
-        if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
-            return self._nothing_done(folder, state)
-        prompts = self._prompts(dataset)
-        entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
-        if not dataset.needs_encoder:
-            encoder.to("cpu")
-        lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
+        given = (self.recipe, model, dataset, self.precision, self.device, self.advice)
+        with self._memory_told(lambda: memory_advice.encoding(*given)):
+            encoder.to(self.device)
+            if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
+                return self._nothing_done(folder, state)
+            entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
+            if not dataset.needs_encoder:
+                encoder.to("cpu")
         try:
-            if start:
-                lora.fill(model.denoiser, start)
-            # In this order a weight that is stored in another precision never exists twice where it came from.
-            model.denoiser.to(self.device)
-            _cast(model.denoiser, PRECISIONS[self.precision])
-            if self.recipe.run.gradient_checkpointing:
-                model.denoiser.enable_gradient_checkpointing()
-            trainer = Trainer(self.recipe, model, dataset, self.device, self.precision)
+            with self._memory_told(lambda: memory_advice.placing(model, self.precision, self.device, self.advice)):
+                trainer = self._trainer(model, dataset, paths, start)
             try:
                 record = self._go_on(trainer, folder)
                 return self._steps(trainer, folder, state, scan, (prompts, *entries), record)
@@ -247,6 +242,18 @@ class _Run:
             if self.recipe.run.gradient_checkpointing:
                 model.denoiser.disable_gradient_checkpointing()
             lora.remove(model.denoiser)
+
+    def _trainer(self, model: Model, dataset: Dataset, paths, start) -> Trainer:
+        """With the adapter in its place and the base on its device."""
+        lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
+        if start:
+            lora.fill(model.denoiser, start)
+        # In this order a weight that is stored in another precision never exists twice where it came from.
+        model.denoiser.to(self.device)
+        _cast(model.denoiser, PRECISIONS[self.precision])
+        if self.recipe.run.gradient_checkpointing:
+            model.denoiser.enable_gradient_checkpointing()
+        return Trainer(self.recipe, model, dataset, self.device, self.precision)
 
     def _go_on(self, trainer: Trainer, folder: RunFolder) -> Record:
         """Brings the trainer to the last whole checkpoint, if there is one; what validations have shown up to there.

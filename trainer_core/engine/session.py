@@ -1,7 +1,6 @@
 """A run while it trains: between steps it saves, previews, validates and listens; at the end it exports the LoRA."""
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,8 @@ from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport, Target
 from ..lora_file.save import save_lora
-from . import charts, checkpoints, metrics, sampling
-from .advice import CommandLine, memory_advice
+from . import charts, checkpoints, memory_advice, metrics, sampling
+from .advice import CommandLine
 from .best import Best
 from .events import Audience, Checkpointed, Finished, Previewed, Started, Warned
 from .output import file_name, metadata, preview_settings, settings
@@ -76,8 +75,7 @@ class Session:
                     lines += self._write()
             return self._close(lines)
         except BaseException as error:
-            failure = self._told(error)
-            self._keep_after(failure)
+            failure = self._kept_and_told(error)
             if failure is error:
                 raise
             raise failure from error
@@ -132,6 +130,9 @@ class Session:
             action()
         except Exception as error:
             said = str(error) or type(error).__name__
+            if is_out_of_memory(error):
+                self._make_room(error)
+                said = memory_advice.BESIDE.get(what, "out of memory")
             self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({said}); the run goes on"))
 
     def _preview(self) -> None:
@@ -180,30 +181,31 @@ class Session:
     def _save_state(self) -> None:
         self.folder.save_state(self.state)
 
-    def _told(self, error: BaseException) -> BaseException:
-        """The error as a person should hear of it."""
-        if is_out_of_memory(error):
-            # The frames that failed still hold the step's activations.
-            traceback.clear_frames(error.__traceback__)
-            self.trainer.free_gradients()
-            return ScionError(
-                f"step {self.trainer.step + 1}: {memory_advice(self.recipe, self.model, self.trainer.precision)}"
-            )
-        if isinstance(error, BadInput):  # which would say that nothing was written
-            return ScionError(str(error))
-        return error
-
-    def _keep_after(self, error: BaseException) -> None:
-        """Saves the last whole step, and says in the error how to go on."""
+    def _kept_and_told(self, error: BaseException) -> BaseException:
+        """Saves the last whole step; the error as a person should hear of it, which says how to go on."""
+        short, changes = is_out_of_memory(error), {}
+        if short:
+            self._make_room(error)
         if self.trainer.consistent:
             self._attempt("checkpoint", self._checkpoint)
+        if short:
+            told = memory_advice.training(self.trainer, self.advice)
+            error, changes = ScionError(f"step {self.trainer.step + 1}: {told.text}"), told.changes
+        elif isinstance(error, BadInput):  # which would say that nothing was written
+            error = ScionError(str(error))
         kept = f"Kept: step {self._saved_step}. " if self._saved_step else ""
         if kept and self._saved_step == self.trainer.total:
             kept = f"Kept: step {self._saved_step}, the last: nothing has to be trained again. "
         if isinstance(error, GradientsNotFinite):
             error.add_note(kept + self._how_to_begin_lower())
-        elif kept:
-            error.add_note(kept + self._how_to_go_on())
+        elif kept or changes:
+            error.add_note(kept + self.advice.go_on(self.folder.recipe, changes))
+        return error
+
+    def _make_room(self, error: BaseException) -> None:
+        """Lets go of what a failed step or preview still holds."""
+        memory_advice.let_go(error)
+        self.trainer.free_gradients()
 
     # ---- the end
 
@@ -247,16 +249,13 @@ class Session:
         if trainer.skipped:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":
-            lines.append(self._how_to_go_on())
+            lines.append(self.advice.go_on(self.folder.recipe))
         # A clock that was put back meanwhile does not end the run before it began.
         state.status, state.step, state.finished_at = status, trainer.step, max(state.started_at, time.time())
         state.validation = asdict(self.validation.record)
         self._attempt("writing of run.json", self._save_state)
         self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines, early))
         return status
-
-    def _how_to_go_on(self) -> str:
-        return self.advice.go_on(self.folder.recipe)
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""

@@ -1,6 +1,7 @@
 """The loop: batches in, one optimiser step after another, checkpoints, previews and validation on the way."""
 
 import copy
+import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -30,9 +31,10 @@ PATIENCE = 5
 PATIENCE_SCALED = 25
 """The same with fp16, where a scale of 65,536 must first be halved up to sixteen times."""
 OUT_OF_MEMORY = re.compile(
-    "out of memory|not enough memory|can't allocate memory|DefaultCPUAllocator|_STATUS_ALLOC_FAILED"
+    "out of memory|not enough memory|an't allocate memory|DefaultCPUAllocator|_STATUS_ALLOC_FAILED|bad_alloc|"
+    "could not create a (memory|primitive)|annot allocate memory"
 )
-"""In the message of a RuntimeError: CUDA, MPS and the CPU's allocator each say it in their own words."""
+"""In the message of a RuntimeError: CUDA, MPS, the CPU's allocator, C++ and oneDNN each say it in their own words."""
 READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
 
@@ -44,6 +46,8 @@ class GradientsNotFinite(ScionError):
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
@@ -102,6 +106,8 @@ class Trainer:
         )
         self._place = next(iter(self.parameters.values())).device
         self._ema = Ema(self.parameters, recipe.run.ema_decay) if recipe.run.ema_decay else None
+        self.batch: Batch | None = None
+        """The last that was begun."""
         self.step = 0
         """Optimiser steps done."""
         self.consistent = True
@@ -249,6 +255,7 @@ class Trainer:
 
     def _losses(self, micro: Micro) -> torch.Tensor:
         recipe, batch = self.recipe, micro.batch
+        self.batch = batch
         seed = recipe.run.seed
         names = [(micro.index, key, position) for position, key in enumerate(batch.keys)]
         drawn = objective.draw(recipe.objective, batch.latents, self.model.diffusion.steps, seed, "training", names)
