@@ -76,7 +76,7 @@ def test_previews_validation_plots_and_saves_that_fail_are_said_and_change_no_bi
         "float32 (ComfyUI: --fp32-vae), or use a VAE that is made for fp16); the run goes on",
         "step 5: the validation failed (the loss on held-out pictures is inf); the run goes on",
         "step 5: the preview failed ([Errno 28] No space left on device); the run goes on",
-        "step 6: the loss plot failed (MemoryError); the run goes on",
+        "step 6: the loss plot failed (out of memory); the run goes on",
     ]
     assert (result.status, result.step) == ("finished", 6)
     assert [event.step for event in heard.of(Validated)] == [1, 4, 6]

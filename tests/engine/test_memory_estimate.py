@@ -31,12 +31,16 @@ def peak_of(call) -> int:
     return peak
 
 
+def one_step(trainer) -> None:
+    end = trainer.step + 1
+    trainer.train(lambda steps: None, lambda: trainer.step >= end)
+
+
 def measured(trainer) -> int:
-    """Weights, what trains, the optimiser's state, and the peak of a step of the largest batch."""
-    trainer.train(lambda steps: None, lambda: trainer.step >= 1)
-    trainer.gradients.clear()
-    # Two steps are an epoch, and the larger batch is in it.
-    peak = peak_of(lambda: trainer.train(lambda steps: None, lambda: trainer.gradients.clear() or trainer.step >= 4))
+    """Weights, what trains, the optimiser's state, and the peak of a step of a full batch."""
+    while trainer.step < 1 or len(trainer.order.batch(trainer.step).entries) < trainer.order.batch_size:
+        one_step(trainer)
+    peak = peak_of(lambda: one_step(trainer))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.denoiser.parameters())
     state = sum(value.nbytes for entry in trainer.optimizer.optimizer.state.values() for value in entry.values())
     return weights + state + peak
@@ -45,8 +49,6 @@ def measured(trainer) -> int:
 def test_what_each_setting_saves_is_estimated_within_a_fifth(make_trainer):
     trainer = make_trainer(SQUARE)
     before = measured(trainer)
-    while len(trainer.batch.keys) < 4:
-        trainer.train(lambda steps: None, lambda end=trainer.step + 1: trainer.step >= end)
     memory = TrainerMemory(trainer)
     present = memory.step().total
     assert present == pytest.approx(before, rel=0.1)
@@ -60,7 +62,7 @@ def test_what_each_setting_saves_is_estimated_within_a_fifth(make_trainer):
 
 def test_a_rehearsal_takes_no_memory_of_the_models_size_and_leaves_the_model_as_it_is(make_trainer, snapshot):
     trainer = make_trainer(SQUARE)
-    trainer.train(lambda steps: None, lambda: trainer.step >= 1)
+    one_step(trainer)
     trainer.model.denoiser.register_forward_hook(lambda *given: pytest.fail("the rehearsal is no forward pass"))
     before = snapshot(trainer.model.denoiser)
     memory = TrainerMemory(trainer)

@@ -94,11 +94,11 @@ def poison(trainer, at, value):
     return trainer
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(make_trainer, value):
+@pytest.mark.parametrize(("value", "precision"), [(float("nan"), "fp32"), (float("inf"), "bf16")])
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(make_trainer, value, precision):
     settings = {"run.steps": 5, "run.batch_size": 1}
     before = {}
-    trainer = poison(make_trainer(settings), {2, 4}, value)
+    trainer = poison(make_trainer(settings, precision), {2, 4}, value)
 
     def watch():
         if trainer.step in (1, 2):

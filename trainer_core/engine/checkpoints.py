@@ -57,13 +57,14 @@ def save(
         spare: a step whose checkpoint is kept, however many came after it.
 
     Raises:
-        ScionError: weights are not finite (nothing is written then), or the disk refuses.
+        ScionError: weights or the optimiser's state are not finite (nothing is written then), or the disk refuses.
     """
-    broken = [name for name, tensor in checkpoint.parameters.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise ScionError(
-            f"step {checkpoint.step}: {len(broken)} trained tensors are not finite ({broken[0]}); not saved"
-        )
+    for what, tensors in (("trained", checkpoint.parameters), ("of the optimiser's", checkpoint.optimizer_tensors)):
+        broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+        if broken:
+            raise ScionError(
+                f"step {checkpoint.step}: {len(broken)} {what} tensors are not finite ({broken[0]}); not saved"
+            )
     final = path_of(folder, checkpoint.step)
     partial = folder / f"{PARTIAL}{secrets.token_hex(6)}"
     try:
@@ -107,6 +108,12 @@ def prune(folder: Path, step: int, keep: int, spare: int = 0) -> None:
     for path in named:
         if path not in done[-keep:] and _step(path) != spare:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # Floats of 8 bits know no such question.
+    wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(wide).all())
 
 
 def _rename(partial: Path, final: Path) -> None:

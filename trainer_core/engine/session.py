@@ -20,7 +20,7 @@ from .events import Audience, Checkpointed, Finished, Previewed, Started, Warned
 from .output import file_name, metadata, preview_settings, settings
 from .output_config import DTYPES
 from .run_folder import RunFolder, RunState
-from .trainer import GradientsNotFinite, Trainer, is_out_of_memory
+from .trainer import Diverged, Trainer, is_out_of_memory
 from .validation import Record, Validation
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]
@@ -186,9 +186,13 @@ class Session:
         short, changes = is_out_of_memory(error), {}
         if short:
             self._make_room(error)
-        if self.trainer.consistent:
+        if isinstance(error, Diverged) and error.finite_step is not None:
+            self._attempt("way back", lambda: self._go_back(error.finite_step))
+        elif self.trainer.consistent:
             self._attempt("checkpoint", self._checkpoint)
-        if short:
+        if short and self.trainer.step == self.trainer.total:
+            error = ScionError(f"out of memory after the last step. {memory_advice.OTHERWISE}")
+        elif short:
             told = memory_advice.training(self.trainer, self.advice)
             error, changes = ScionError(f"step {self.trainer.step + 1}: {told.text}"), told.changes
         elif isinstance(error, BadInput):  # which would say that nothing was written
@@ -196,11 +200,21 @@ class Session:
         kept = f"Kept: step {self._saved_step}. " if self._saved_step else ""
         if kept and self._saved_step == self.trainer.total:
             kept = f"Kept: step {self._saved_step}, the last: nothing has to be trained again. "
-        if isinstance(error, GradientsNotFinite):
+        if isinstance(error, Diverged):
             error.add_note(kept + self._how_to_begin_lower())
         elif kept or changes:
             error.add_note(kept + self.advice.go_on(self.folder.recipe, changes))
         return error
+
+    def _go_back(self, step: int) -> None:
+        """To the weights of an earlier step: what came after the last checkpoint is done once more, which gives the
+        same numbers, and kept. Without a checkpoint nothing is."""
+        checkpoint = checkpoints.latest(self.folder.checkpoints, lambda text: self.audience.on(Warned(text)))
+        if checkpoint is None or checkpoint.step > step:
+            return
+        self.trainer.restore(checkpoint)
+        self.trainer.train(lambda steps: None, lambda: self.trainer.step >= step or self.should_stop())
+        self._checkpoint()
 
     def _make_room(self, error: BaseException) -> None:
         """Lets go of what a failed step or preview still holds."""

@@ -39,8 +39,11 @@ READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
 
 
-class GradientsNotFinite(ScionError):
-    """Training diverged; the same recipe would do so again."""
+class Diverged(ScionError):
+    """Gradients or weights are not finite any more; the same recipe would end so again."""
+
+    finite_step: int | None = None
+    """The last step whose weights were finite, where the present ones are not."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -156,7 +159,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(checkpoint.extras["scaler"])
         if self._ema:
             self._ema.restore(checkpoint.averages, checkpoint.extras.get("ema_updates", 0))
-        self._skipped[0] = checkpoint.extras.get("skipped", 0)
+        self._skipped[0], self._skipped[1] = checkpoint.extras.get("skipped", 0), 0
         self.step = checkpoint.step
 
     @contextmanager
@@ -179,7 +182,7 @@ class Trainer:
             between: asked after each step (and before the first); True ends the training.
 
         Raises:
-            GradientsNotFinite: several times in a row.
+            Diverged: gradients were not finite several times in a row, or the weights are not finite.
         """
         meter = Meter(self.device, self.total)
         rate, epoch, told = 0.0, 0, self.step
@@ -205,6 +208,7 @@ class Trainer:
                     tell()
                     self._check_finite()
         tell()
+        self._check_finite(ending=True)
 
     @property
     def reads_every(self) -> int:
@@ -299,17 +303,30 @@ class Trainer:
         self.step += 1
         self.consistent = True
 
-    def _check_finite(self) -> None:
+    def _check_finite(self, ending: bool = False) -> None:
         patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
-        if int(self._skipped[1]) >= patience:
-            rate = f"{self.recipe.optimizer.learning_rate:g}"
-            if self.recipe.optimizer.is_steep:
-                rate += "; 0.0001 is usual"
-            raise GradientsNotFinite(
-                f"step {self.step}: the gradients were not finite {int(self._skipped[1])} times in a row, so those "
+        in_a_row = int(self._skipped[1])
+        rate = f"{self.recipe.optimizer.learning_rate:g}"
+        if self.recipe.optimizer.is_steep:
+            rate += "; 0.0001 is usual"
+        # Weights that are not finite spoil every gradient after them, so that there is no need to look at each step.
+        if (in_a_row or ending) and not self._weights_finite():
+            broken = Diverged(
+                f"step {self.step - in_a_row}: the optimiser made weights that are not finite out of finite gradients, "
+                f"so the run ends at the step before. Lower optimizer.learning_rate ({rate})"
+            )
+            broken.finite_step = self.step - in_a_row - 1
+            raise broken
+        if in_a_row >= patience:
+            raise Diverged(
+                f"step {self.step}: the gradients were not finite {in_a_row} times in a row, so those "
                 "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
                 f"({rate}){self._safer_precision()}"
             )
+
+    def _weights_finite(self) -> bool:
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.parameters.values()], float("inf"))
+        return bool(torch.isfinite(torch.stack(norms)).all())
 
     def _safer_precision(self) -> str:
         safer = {torch.float16: "bf16", torch.bfloat16: "fp32"}.get(self.compute_dtype)
