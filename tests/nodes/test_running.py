@@ -159,6 +159,28 @@ def test_how_to_go_on_depends_on_what_is_done_with_a_run_that_is_there(pack):
     assert told["new"] == "Set existing to 'resume' and queue the workflow again to go on."
 
 
+def test_going_on_in_less_memory_names_the_widget(pack):
+    advice = pack("nodes.train_lora").InTheGraph("resume")
+    said = advice.go_on(None, {"run.gradient_checkpointing": "true"})
+    assert said == "Set gradient_checkpointing to true and queue the workflow again to go on."
+
+
+def test_out_of_memory_is_told_of_widgets_and_of_no_command_line(pack):
+    node, widgets = pack("nodes.train_lora"), pack("nodes.widgets")
+    memory = pack("trainer_core.engine.memory_advice")
+    remedies = [
+        memory.Remedy({"run.gradient_checkpointing": "true"}, "false", "it is slower", same_run=True, saves=3 * 10**9),
+        memory.Remedy({"run.batch_size": "2", "run.accumulation": "2"}, "4", "it is almost the same", saves=2 * 10**9),
+    ]
+    told = memory._told("this step takes", 9 * 10**9, remedies, node.InTheGraph("resume"))
+    assert told.changes == {"run.gradient_checkpointing": "true"}
+    assert widgets.named_as_widgets(told.text, node.ALL) == (
+        "out of memory: this step takes about 9.0 GB. Set gradient_checkpointing=true (now false): saves about 3.0 GB, "
+        "it is slower, and the same run goes on. Or set batch_size=2 with accumulation=2 (now 4): saves about 2.0 GB, "
+        "it is almost the same, and it makes another run"
+    )
+
+
 def test_dataset_is_looked_at_again_when_its_files_change_and_not_when_it_is_not_read(pack, host, picture):
     node = pack.nodes[DATASET]
     picture(host.base / "input/things/a.png")

@@ -59,7 +59,12 @@ def save(
     Raises:
         ScionError: weights or the optimiser's state are not finite (nothing is written then), or the disk refuses.
     """
-    for what, tensors in (("trained", checkpoint.parameters), ("of the optimiser's", checkpoint.optimizer_tensors)):
+    kinds = {
+        "trained": checkpoint.parameters,
+        "of the optimiser's": checkpoint.optimizer_tensors,
+        "averaged": checkpoint.averages,
+    }
+    for what, tensors in kinds.items():
         broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
         if broken:
             raise ScionError(
