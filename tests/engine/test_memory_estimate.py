@@ -1,5 +1,7 @@
 """The estimate of a step's memory against what the allocator hands out in the real step."""
 
+import gc
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -21,8 +23,14 @@ CHANGES = {
 
 def peak_of(call) -> int:
     """The most bytes that torch's CPU allocator has handed out during a call, beyond those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        call()
+    # What earlier tests left must not be given back meanwhile.
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            call()
+    finally:
+        gc.enable()
     events = (event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]")
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
