@@ -68,6 +68,11 @@ def test_what_each_setting_saves_is_estimated_within_a_fifth(make_trainer):
     assert estimated == pytest.approx(saved, rel=TOLERANCE)
 
 
+def test_kinds_of_adapters_that_ask_for_a_drawn_number_are_estimated_too(make_trainer):
+    trainer = make_trainer({**SQUARE, "adapter.kind": "loha"})
+    assert measured(trainer) == pytest.approx(TrainerMemory(trainer).step().total, rel=0.1)
+
+
 def test_a_rehearsal_takes_no_memory_of_the_models_size_and_leaves_the_model_as_it_is(make_trainer, snapshot):
     trainer = make_trainer(SQUARE)
     one_step(trainer)
