@@ -27,7 +27,8 @@ def test_a_rank_is_held_against_the_narrower_side_of_each_weight_as_a_matrix():
     model = torch.nn.ModuleDict({"flat": torch.nn.Linear(5, 30), "deep": torch.nn.Conv2d(2, 20, 3)})
     assert lora.check_rank(model, LoRAConfig(rank=5), ["flat", "deep"]) == ""
     assert lora.check_rank(model, LoRAConfig(rank=19, kind="loha"), ["flat", "deep"]) == ""
-    assert "1 of 2 targeted modules (such as flat, of 5)" in lora.check_rank(model, LoRAConfig(rank=18), ["flat", "deep"])
+    said = lora.check_rank(model, LoRAConfig(rank=18), ["flat", "deep"])
+    assert "1 of 2 targeted modules (such as flat, of 5)" in said
     with pytest.raises(BadInput, match="adapter.rank: 19 is above .*; the widest, deep, has 18 .* Set at most 18"):
         lora.check_rank(model, LoRAConfig(rank=19), ["flat", "deep"])
 
