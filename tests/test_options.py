@@ -119,6 +119,42 @@ def test_whole_numbers_of_any_length_are_judged_and_not_tripped_over():
     assert problem.startswith("weight: ") and len(problem) < 120
 
 
+@dataclass(kw_only=True)
+class Wagon:
+    load: float | None = option(None, help="How much", low=0, high=10)
+    kind: str = option("open", help="What it is", choices=("open", "closed"))
+
+
+@dataclass(kw_only=True)
+class Goods:
+    wagons: list[Wagon] = option(factory=list, help="What is drawn")
+
+
+def test_a_list_of_parts_is_built_checked_and_written_entry_by_entry():
+    goods, problems = options.build(Goods, {"wagons": [{"load": 2}, {"laod": 1, "kind": 3}, "x"]}, "goods")
+    assert problems == [
+        "goods.wagons[1].laod: unknown setting; did you mean 'load'?",
+        "goods.wagons[1].kind: expected text, got a whole number (3)",
+        "goods.wagons[2]: expected settings, got text ('x')",
+    ]
+    assert goods.wagons == [Wagon(load=2.0), Wagon(), Wagon()]
+    assert options.build(Goods, {"wagons": {}})[1] == ["wagons: expected a list, got settings ({})"]
+    goods = Goods(wagons=[Wagon(load=11.0), Wagon(kind="opne")])
+    assert options.problems_of(goods, "goods") == [
+        "goods.wagons[0].load: 11 is out of range: 0 to 10",
+        "goods.wagons[1].kind: 'opne' is not one of open, closed; did you mean 'open'?",
+    ]
+    assert options.as_dict(goods) == {"wagons": [{"load": 11.0, "kind": "open"}, {"kind": "opne"}]}
+    text = options.Option("text", str | None, None, "A text or none")
+    assert options.from_text("", text) == "" and options.from_text("none", text) is None
+    told = options.options_of(Goods)["wagons"]
+    assert options.from_text('[{"load": 3}]', told) == [Wagon(load=3.0)]
+    for text, said in (("x", "not a JSON list"), ('{"load": 3}', "expected a list"), ('[{"a": 1}]', "[0].a: unknown")):
+        with pytest.raises(TypeError) as refused:
+            options.from_text(text, told)
+        assert said in str(refused.value)
+
+
 def described(name):
     return {**options.options_of(Train), **options.options_of(Engine)}[name]
 

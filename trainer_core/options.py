@@ -1,5 +1,6 @@
 """One source for every setting: dataclass fields that carry help, unit and range, and what is built from them."""
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -31,6 +32,8 @@ class Option:
     list is always one, and text that begins with `re:` never is."""
     decides: bool = True
     """Whether the value can change the trained weights (and so is part of a run's fingerprint)."""
+    per_folder: bool = False
+    """Whether each folder of a dataset may have its own value."""
 
     @property
     def range(self) -> str:
@@ -94,6 +97,12 @@ def parts_of(part: type) -> dict[str, type]:
     return {f.name: hints[f.name] for f in dataclasses.fields(part) if dataclasses.is_dataclass(hints[f.name])}
 
 
+def entry_of(kind: Any) -> type | None:
+    """The part of which a setting is a list ("dataset.folders"); None where it is no list of parts."""
+    inner = typing.get_args(kind)[:1] if typing.get_origin(kind) is list else ()
+    return inner[0] if inner and dataclasses.is_dataclass(inner[0]) else None
+
+
 def build(part: type, values: Any, where: str = "") -> tuple[Any, list[str]]:
     """A part from plain values (JSON, TOML), and every problem with them.
 
@@ -114,6 +123,10 @@ def build(part: type, values: Any, where: str = "") -> tuple[Any, list[str]]:
         if name in parts:
             kept[name], inner = build(parts[name], value, path)
             problems += inner
+        elif name in options and isinstance(value, (list, tuple)) and entry_of(options[name].type):
+            built = [build(entry_of(options[name].type), entry, f"{path}[{n}]") for n, entry in enumerate(value)]
+            kept[name] = [entry for entry, _ in built]
+            problems += [problem for _, inner in built for problem in inner]
         elif name in options:
             try:
                 kept[name] = coerce(value, options[name].type)
@@ -176,6 +189,9 @@ def problems_of(part: Any, where: str = "") -> list[str]:
         complaint = None if value is None else described.complaint(value)
         if complaint:
             found.append(f"{where}.{name}: {complaint}" if where else f"{name}: {complaint}")
+        if entry_of(described.type):
+            for n, entry in enumerate(value):
+                found += problems_of(entry, f"{where}.{name}[{n}]" if where else f"{name}[{n}]")
     for name in parts_of(type(part)):
         found += problems_of(getattr(part, name), f"{where}.{name}" if where else name)
     if hasattr(part, "problems"):
@@ -184,8 +200,18 @@ def problems_of(part: Any, where: str = "") -> list[str]:
 
 
 def as_dict(part: Any) -> dict[str, Any]:
-    """Plain values of a part, ready for JSON."""
-    return dataclasses.asdict(part)
+    """Plain values of a part, ready for JSON; in a list of parts, what an entry does not set is left out."""
+    values = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            entries = [as_dict(entry) for entry in value]
+            values[field.name] = [{k: v for k, v in entry.items() if v is not None} for entry in entries]
+        elif dataclasses.is_dataclass(value):
+            values[field.name] = as_dict(value)
+        else:
+            values[field.name] = copy.deepcopy(value)
+    return values
 
 
 def from_text(text: str, described: Option) -> Any:
@@ -199,7 +225,8 @@ def from_text(text: str, described: Option) -> Any:
         arguments = typing.get_args(kind)
         optional = type(None) in arguments
         kind = next(a for a in arguments if a is not type(None))
-    if optional and text.strip().lower() in ("none", "null", ""):
+    # An empty text is a text: where another part's value would be taken instead, it says that there is none.
+    if optional and text.strip().lower() in ("none", "null", *(() if kind is str else ("",))):
         return None
     if kind is bool:
         words = {
@@ -217,15 +244,31 @@ def from_text(text: str, described: Option) -> Any:
         return words[text.strip().lower()]
     if typing.get_origin(kind) is list:
         (inner,) = typing.get_args(kind)
-        if text.strip().startswith("["):
+        if text.strip().startswith("[") or entry_of(kind):
             try:
-                return coerce(json.loads(text), kind)
-            except json.JSONDecodeError as error:
+                values = json.loads(text)
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise TypeError(f"not a JSON list: {error}") from None
+            return _entries(values, kind) if entry_of(kind) else coerce(values, kind)
         if not described.separated or text.startswith("re:"):
             return [_scalar(text, inner)] if text.strip() else []
         return [_scalar(entry.strip(), inner) for entry in text.split(",") if entry.strip()]
     return _scalar(text, kind)
+
+
+def _entries(values: Any, kind: Any) -> list:
+    """A list of parts from plain values.
+
+    Raises:
+        TypeError: in words for a person, with every problem.
+    """
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list, got {_kind(values)}")
+    built = [build(entry_of(kind), entry, f"[{n}]") for n, entry in enumerate(values)]
+    problems = [problem for _, inner in built for problem in inner]
+    if problems:
+        raise TypeError("; ".join(problems))
+    return [entry for entry, _ in built]
 
 
 def _scalar(text: str, kind: type) -> Any:
