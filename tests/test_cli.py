@@ -313,6 +313,27 @@ def test_dataset_reports_counts_and_every_problem(scion, base, pictures, tmp_pat
     assert "2 problems to mend, listed above" in errors
 
 
+def test_several_folders_and_a_class_are_trained_and_kept_in_the_recipe(scion, words, pictures, tmp_path):
+    for name in ("more", "class"):
+        shutil.copytree(pictures, tmp_path / name)
+    given = ["--dataset", tmp_path / "more", "--regularisation", tmp_path / "class"]
+    changed = ["--set", "dataset.folders[0].repeats=2", "--set", "dataset.folders[1].default_caption=a thing"]
+    code, _, errors = scion(*words, *given, *changed, "--save-recipe", "mine.toml")
+    assert code == 0, errors
+    assert recipe.read(tmp_path / "mine.toml").as_dict()["dataset"]["folders"] == [
+        {"path": str(tmp_path / "more"), "repeats": 2},
+        {"path": str(tmp_path / "class"), "regularisation": True, "default_caption": "a thing"},
+    ]
+    code, said, _ = scion("dataset", tmp_path / "mine.toml")
+    assert code == 0
+    assert "15 pictures, 15 with a caption, 15 showings an epoch and as many of 5 regularisation pictures" in said
+    assert "folder more: 5 pictures, repeats 2, weight 1" in said and "class/0.png: thing 0, red, big, old" in said
+    code, said, _ = scion("dataset", pictures, tmp_path / "more", "--set", "dataset.caption_prefix=photo of")
+    assert code == 0 and "folder more: 5 pictures" in said and ": photo of thing 0, red, big, old" in said
+    code, _, errors = scion(*words, "--set", "dataset.folders[3].repeats=2")
+    assert code == 2 and "dataset.folders[3].repeats: dataset.folders has no entry 3; there is none" in errors
+
+
 def test_a_dataset_with_problems_keeps_training_from_starting_and_names_them_all(scion, words, pictures, tmp_path):
     bad = tmp_path / "bad"
     shutil.copytree(pictures, bad)

@@ -26,7 +26,14 @@ OTHERS_RELY_ON = (
 
 UNUSUAL = {
     "base": 'C:\\models\\"quoted" 一只狗',
-    "dataset": {"path": "a\nb\tc\u0085", "trigger": "sks 狗", "colour_jitter": 1, "holdout": 0},
+    "dataset": {
+        "path": "a\nb\tc\u0085",
+        "trigger": "sks 狗",
+        "colour_jitter": 1,
+        "holdout": 0,
+        "caption_replace": ["a => b, c"],
+        "folders": [{"path": "x]", "repeats": 2}, {}, {"path": "y", "regularisation": True, "caption_replace": []}],
+    },
     "adapter": {"alpha": 1e-8, "targets": ["to_q", r"re:mid_block\..*\d{1,2}"], "exclude": []},
     "optimizer": {"learning_rate": 2.5e-05, "schedule": "cosine"},
     "run": {"seed": 2**53 - 1, "steps": 0, "epochs": 7},

@@ -85,11 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="for programs")
 
-    dataset = commands.add_parser("dataset", help="what a dataset folder holds: counts per bucket, every problem")
-    dataset.add_argument("folder", metavar="DIR")
-    dataset.add_argument(
-        "--base", default="scion-tiny", help="for its resolution and bucket step (default: %(default)s)"
+    dataset = commands.add_parser(
+        "dataset", help="what dataset folders hold: counts per bucket, captions, every problem"
     )
+    dataset.add_argument("folder", nargs="+", metavar="DIR", help="one or several folders, or one recipe")
+    dataset.add_argument("--base", help="for its resolution and bucket step (default: the recipe's, or scion-tiny)")
     _set(dataset)
 
     cache = commands.add_parser("cache", help="the disk cache of encoded pictures: its size, and pruning it")
@@ -134,7 +134,20 @@ def _train(commands) -> None:
     )
     train.add_argument("--base", help="scion-tiny, a diffusers folder, a checkpoint file, or a cached hub id")
     _download(train)
-    train.add_argument("--dataset", metavar="DIR", help="folder of pictures with captions")
+    train.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of pictures with captions, instead of the recipe's; several are dataset.path and dataset.folders",
+    )
+    train.add_argument(
+        "--regularisation",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of pictures of the class that is to be kept (prior preservation); may be given many times",
+    )
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the recipe's own, or scion-runs/NAME)")
     train.add_argument("--save-recipe", metavar="FILE", help="only write the settings, to a .json or .toml file")
     train.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -38,16 +38,28 @@ def _recipe_and_folder(given: Namespace):
     recipe = recipes.read(given.recipe) if given.recipe else recipes.Recipe()
     if given.base:
         recipe = dataclasses.replace(recipe, base=given.base)
-    if given.dataset:
-        recipe = dataclasses.replace(recipe, dataset=dataclasses.replace(recipe.dataset, path=given.dataset))
+    recipe = dataclasses.replace(recipe, dataset=_with_folders(recipe.dataset, given.dataset, given.regularisation))
     recipe = with_settings(recipe, given.settings)
-    if not recipe.dataset.path:
+    if not recipe.dataset.path and not recipe.dataset.folders:
         raise BadInput("dataset.path: is empty; name the folder of pictures with --dataset DIR or in the recipe")
     if given.out:
         return recipe, Path(given.out)
     if given.recipe and is_run_folder(Path(given.recipe).parent):
         return recipe, Path(given.recipe).parent
     return recipe, Path("scion-runs") / file_name(recipe)
+
+
+def _with_folders(config, paths: list[str], regularisation: list[str]):
+    """The dataset's settings with its folders: those named take the place of the recipe's."""
+    import dataclasses
+
+    from .data.config import FolderConfig
+
+    if paths:
+        folders = [FolderConfig(path=path) for path in paths[1:]]
+        config = dataclasses.replace(config, path=paths[0], folders=folders)
+    prior = [FolderConfig(path=path, regularisation=True) for path in regularisation]
+    return dataclasses.replace(config, folders=[*config.folders, *prior])
 
 
 def _fetch(given: Namespace, base: str) -> None:
@@ -145,25 +157,26 @@ def inspect(given: Namespace) -> int:
 
 
 def dataset(given: Namespace) -> int:
-    import dataclasses
-
     from .data.dataset import Dataset
+    from .data.folders import scan_dataset
     from .data.report import report_lines
-    from .data.scan import scan_folder
     from .families.registry import load
-    from .recipe import Recipe
+    from .recipe import Recipe, read
 
-    recipe = with_settings(Recipe(), given.settings)
-    config = dataclasses.replace(recipe.dataset, path=given.folder)
-    scan = scan_folder(config)
+    paths, recipe = given.folder, Recipe()
+    if len(paths) == 1 and Path(paths[0]).suffix.lower() in (".json", ".toml"):
+        paths, recipe = [], read(paths[0])
+    recipe = with_settings(recipe, given.settings)
+    config, named = _with_folders(recipe.dataset, paths, []), ", ".join(given.folder)
+    scan = scan_dataset(config)
     if not scan.items:
-        raise BadInput(*(scan.problems or [f"{given.folder}: there is no picture in it"]))
-    base = load(given.base)
+        raise BadInput(*(scan.problems or [f"{named}: there is no picture in it"]))
+    base = load(given.base or (recipe.base if not paths else "scion-tiny"))
     split = Dataset(scan.items, config, recipe.run.seed, base.encoder.pixel_step, base.resolution)
     print("\n".join(report_lines(scan, split)))
     if scan.problems:
         count = len(scan.problems)
-        raise BadInput(f"{given.folder}: {count} problem{'s' if count > 1 else ''} to mend, listed above")
+        raise BadInput(f"{named}: {count} problem{'s' if count > 1 else ''} to mend, listed above")
     return DONE
 
 

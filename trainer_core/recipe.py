@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,7 @@ class Recipe:
             for key, described in options.options_of(part).items():
                 if described.decides:
                     decisive[f"{name}.{key}"] = getattr(getattr(self, name), key)
+        decisive["dataset.folders"] = self.dataset.folders_decide()
         decisive["run.precision"] = precision
         if not self.optimizer.needs_total:
             del decisive["run.steps"], decisive["run.epochs"]
@@ -214,7 +216,13 @@ def to_toml(recipe: Recipe) -> str:
     lines = [entry(name, value) for name, value in values.items() if not isinstance(value, dict)]
     for name, part in values.items():
         if isinstance(part, dict):
-            lines += ["", f"[{name}]", *(entry(key, value) for key, value in part.items() if value is not None)]
+            tables = {key: value for key, value in part.items() if value and isinstance(value, list)}
+            tables = {key: value for key, value in tables.items() if isinstance(value[0], dict)}
+            flat = {key: value for key, value in part.items() if value is not None and key not in tables}
+            lines += ["", f"[{name}]", *(entry(key, value) for key, value in flat.items())]
+            for key, entries in tables.items():
+                for values in entries:
+                    lines += ["", f"[[{name}.{key}]]", *(entry(inner, value) for inner, value in values.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -225,6 +233,9 @@ def with_setting(recipe: Recipe, name: str, text: str) -> Recipe:
         BadInput: no such setting (the nearest is named), or a value of the wrong type.
     """
     described = settings()
+    numbered = re.fullmatch(r"(\w+)\.(\w+)\[(\d+)\]\.(\w+)", name)
+    if numbered and options.entry_of(getattr(described.get(f"{numbered[1]}.{numbered[2]}"), "type", None)):
+        return _with_entry(recipe, name, text, *numbered.groups())
     if name not in described:
         near = difflib.get_close_matches(name, described, 1, 0.5)
         raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
@@ -236,6 +247,28 @@ def with_setting(recipe: Recipe, name: str, text: str) -> Recipe:
     if not part:
         return dataclasses.replace(recipe, **{key: value})
     return dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{key: value})})
+
+
+def _with_entry(recipe: Recipe, name: str, text: str, part: str, key: str, number: str, inner: str) -> Recipe:
+    """The recipe with a setting of one entry changed, such as `dataset.folders[0].repeats`.
+
+    Raises:
+        BadInput: as for `with_setting`, or no such entry.
+    """
+    entries = list(getattr(getattr(recipe, part), key))
+    if int(number) >= len(entries):
+        count = f"there are {len(entries)}, counted from 0" if entries else "there is none"
+        raise BadInput(f"{name}: {part}.{key} has no entry {number}; {count}")
+    described = options.options_of(type(entries[0]))
+    if inner not in described:
+        near = difflib.get_close_matches(inner, described, 1, 0.5)
+        raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+    try:
+        value = options.from_text(text, described[inner])
+    except TypeError as error:
+        raise BadInput(f"{name}: {error}") from None
+    entries[int(number)] = dataclasses.replace(entries[int(number)], **{inner: value})
+    return dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{key: entries})})
 
 
 def settings() -> dict[str, options.Option]:

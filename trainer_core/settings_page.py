@@ -5,7 +5,7 @@ import json
 import textwrap
 from pathlib import Path
 
-from .options import Option
+from .options import Option, entry_of, options_of
 from .recipe import settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
@@ -23,7 +23,7 @@ def for_terminal() -> str:
         lines.append(f"\n  {part}")
         for name, described in entries:
             lines.append(f"    {name}  ({', '.join(_facts(described))})")
-            lines += textwrap.wrap(described.help, 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            lines += textwrap.wrap(_help(described), 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
 
@@ -32,7 +32,8 @@ def for_page() -> str:
     for part, entries in _by_part().items():
         text += f"\n## {part}\n\n| setting | default | range | what it does |\n|---|---|---|---|\n"
         for name, described in entries:
-            text += f"| `{name}` | `{_default(described)}` | {_range(described)} | {described.help} |\n"
+            help = _help(described).replace("|", r"\|")
+            text += f"| `{name}` | `{_default(described)}` | {_range(described)} | {help} |\n"
     return text
 
 
@@ -43,11 +44,21 @@ def _by_part() -> dict[str, list[tuple[str, Option]]]:
     return parts
 
 
+def _help(described: Option) -> str:
+    entry = entry_of(described.type)
+    if entry is None:
+        return described.help
+    names = [f"`{name}`" for name in options_of(entry) if name != "path"]
+    return f"{described.help}: {', '.join(names)}; what it does not set is as it stands in the part itself"
+
+
 def _facts(described: Option) -> list[str]:
     return [fact for fact in (f"default {_default(described)}", _range(described)) if fact]
 
 
 def _range(described: Option) -> str:
+    if entry_of(described.type):
+        return "a JSON list of tables"
     if not described.separated:
         return "several: a JSON list"
     return f"{described.range} {described.unit}".strip()

@@ -285,4 +285,4 @@ def test_settings_that_exclude_each_other_are_refused_with_the_reason(settings, 
 def test_the_defaults_are_allowed_and_places_decide_nothing():
     assert problems_of(DatasetConfig(), "dataset") == []
     passive = {name for name, described in options_of(DatasetConfig).items() if not described.decides}
-    assert passive == {"path", "skip_bad", "cache", "cache_path", "cache_limit_gb", "workers"}
+    assert passive == {"path", "skip_bad", "cache", "cache_path", "cache_limit_gb", "workers", "mask_path"}

@@ -2,14 +2,16 @@
 
 import csv
 import io
+import itertools
 import json
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import randomness
-from .config import DatasetConfig
+from . import caption_features
+from .config import PLACEHOLDER, DatasetConfig
 from .items import Item
 
 CAPTION_MOST = 20_000
@@ -18,8 +20,8 @@ CAPTION_MOST = 20_000
 TEXT_BYTES_MOST = 4 * CAPTION_MOST + 3
 TABLE_BYTES_MOST = 256 * 2**20
 
-PLACEHOLDER = "[trigger]"
-"""Stands for the trigger word inside a caption, as in ai-toolkit's datasets."""
+PREPARED_MOST = 16
+"""So many captions of one picture are encoded in advance; where wildcards make more, that is done while training."""
 
 
 class Row(NamedTuple):
@@ -179,21 +181,63 @@ def fill_missing(caption: str, name: str, config: DatasetConfig) -> str | None:
         caption: what was read, "" if there was nothing.
         name: the picture's file name without its ending.
     """
-    if caption or config.missing_captions == "empty":
+    if caption:
         return caption
+    if config.default_caption.strip():
+        return tidy(config.default_caption)
+    if config.missing_captions == "empty":
+        return ""
     if config.missing_captions == "trigger":
         return config.trigger.strip()
     return tidy(name.replace("_", " ")) if config.missing_captions == "name" else None
 
 
+def complaint_about(caption: str, config: DatasetConfig) -> str | None:
+    """What is wrong with what a caption asks for; None if nothing is."""
+    if PLACEHOLDER in caption and not config.trigger.strip():
+        if config.regularisation:
+            return "its caption holds [trigger], but it shows the class (regularisation); take it out."
+        return "its caption holds [trigger], but there is no trigger word; set trigger."
+    weight = caption_features.weight_in(caption) if config.caption_weights == "error" else None
+    if weight:
+        return (
+            f"its caption holds the prompt weight {weight!r:.80}, which training does not obey; take it out, or set "
+            "caption_weights to 'remove' or 'literal'."
+        )
+    if config.wildcards:
+        try:
+            caption_features.parsed(caption_features.replaced(caption, config.caption_replace))
+        except ValueError as error:
+            return f"its caption {error}"
+    return None
+
+
 def fixed_caption(item: Item, config: DatasetConfig) -> str:
-    """The caption with its trigger word, before anything random: what validation and static captions use."""
-    return _with_trigger(item.caption.replace(PLACEHOLDER, config.trigger.strip()), config.trigger.strip())
+    """The caption before anything random, each wildcard's first alternative taken: what validation and static captions
+    use."""
+    return _whole(_chosen(_templates(item, config), lambda _: 0), config)
+
+
+def is_live(item: Item, config: DatasetConfig) -> bool:
+    """Whether training may show an item with more captions than are prepared, so that they are encoded as they come."""
+    if shuffles(item, config):
+        return True
+    return config.wildcards and math.prod(map(caption_features.combinations, _templates(item, config))) > PREPARED_MOST
+
+
+def prepared(item: Item, config: DatasetConfig) -> list[str]:
+    """Every caption that training may show of an item, but the empty one; none where captions are live."""
+    if is_live(item, config):
+        return []
+    every = itertools.product(*map(caption_features.all_of, _templates(item, config)))
+    return list(dict.fromkeys(_whole(Parts(*texts), config) for texts in every))
 
 
 def shuffles(item: Item, config: DatasetConfig) -> bool:
-    """Whether the caption differs from epoch to epoch by more than dropout."""
-    return config.shuffle_tags and len(_tags(item, config)[1]) > 1
+    """Whether tags change their places from epoch to epoch."""
+    if not config.shuffle_tags:
+        return False
+    return len(_tags(_chosen(_templates(item, config), lambda _: 0).caption, config)[1]) > 1
 
 
 def caption_for(item: Item, config: DatasetConfig, seed: int, epoch: int, repeat: int) -> str:
@@ -201,30 +245,64 @@ def caption_for(item: Item, config: DatasetConfig, seed: int, epoch: int, repeat
     dice = randomness.dice(seed, "caption", epoch, item.key, repeat)
     if dice.random() < config.caption_dropout:
         return ""
-    if not shuffles(item, config):
-        return fixed_caption(item, config)
-    kept, moving = _tags(item, config)
-    dice.shuffle(moving)
-    return _with_trigger(", ".join(kept + moving), config.trigger.strip())
+    # Dice of their own: wildcards leave what the other settings draw as it was.
+    wild = randomness.dice(seed, "wildcards", epoch, item.key, repeat)
+    parts = _chosen(_templates(item, config), wild.randrange)
+    if config.shuffle_tags:
+        kept, moving = _tags(parts.caption, config)
+        if len(moving) > 1:
+            dice.shuffle(moving)
+            parts = parts._replace(caption=", ".join(kept + moving))
+    return _whole(parts, config)
 
 
-def _tags(item: Item, config: DatasetConfig) -> tuple[list[str], list[str]]:
+class Parts(NamedTuple):
+    """What a caption is put together from."""
+
+    caption: str
+    prefix: str
+    suffix: str
+
+
+def _templates(item: Item, config: DatasetConfig) -> list[caption_features.Template]:
+    """The caption after replacements, and what stands around it, with wildcards still open."""
+    around = [tidy(config.caption_prefix), tidy(config.caption_suffix)]
+    if config.caption_weights == "remove":
+        around = list(map(caption_features.without_weights, around))
+    texts = [caption_features.replaced(item.caption, config.caption_replace), *around]
+    return [caption_features.parsed(text) if config.wildcards else (text,) for text in texts]
+
+
+def _chosen(templates: list[caption_features.Template], choose: Callable[[int], int]) -> Parts:
+    return Parts(*(caption_features.chosen(template, choose) for template in templates))
+
+
+def _tags(text: str, config: DatasetConfig) -> tuple[list[str], list[str]]:
     """Tags that stay in front, the trigger word among them, and tags that move."""
     trigger = config.trigger.strip()
-    tags = [tag.strip() for tag in item.caption.replace(PLACEHOLDER, trigger).split(",") if tag.strip()]
+    tags = [tag.strip() for tag in _with_word(text, config).split(",") if tag.strip()]
     kept, rest = tags[: config.keep_tags], tags[config.keep_tags :]
-    kept += [tag for tag in rest if _holds(tag, trigger)]
-    return kept, [tag for tag in rest if not _holds(tag, trigger)]
+    kept += [tag for tag in rest if caption_features.holds(tag, trigger)]
+    return kept, [tag for tag in rest if not caption_features.holds(tag, trigger)]
 
 
-def _with_trigger(caption: str, trigger: str) -> str:
+def _with_word(text: str, config: DatasetConfig) -> str:
+    """The text with the trigger word in its placeholder's stead."""
+    text = text.replace(PLACEHOLDER, config.trigger.strip())
+    return tidy(text) if config.wildcards else text  # an empty alternative leaves two spaces
+
+
+def _whole(parts: Parts, config: DatasetConfig) -> str:
+    """The caption with its trigger word, unless it is there already, between prefix and suffix."""
+    caption, prefix, suffix = (_with_word(text, config) for text in parts)
     # An empty caption is meant to be empty: it teaches the unconditional prediction.
-    if not trigger or not caption or _holds(caption, trigger):
+    if not caption:
         return caption
-    return f"{trigger}, {caption}"
-
-
-def _holds(text: str, trigger: str) -> bool:
-    """Whether the trigger occurs as a word. Only ASCII letters join words: "sks" is not in "masks", 狗 is in 一只狗."""
-    word = r"[A-Za-z0-9_]"
-    return bool(trigger) and bool(re.search(rf"(?<!{word}){re.escape(trigger)}(?!{word})", text, re.IGNORECASE))
+    trigger = config.trigger.strip()
+    if trigger and not any(caption_features.holds(text, trigger) for text in (caption, prefix, suffix)):
+        caption = f"{trigger}, {caption}"
+    if prefix:
+        caption = f"{prefix} {caption}"
+    if suffix:
+        caption += suffix if suffix[0] in ",.;:!?" else f" {suffix}"
+    return caption

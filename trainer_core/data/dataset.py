@@ -1,44 +1,34 @@
 """The dataset of a run: items in buckets, encoded once or as they are asked for, handed out as batches."""
 
 import contextlib
+import dataclasses
 import itertools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-from .. import randomness
 from ..errors import BadInput, ScionError
-from . import captions, views
+from . import captions, masks, views
 from .buckets import Bucket, buckets_for, nearest_bucket
-from .cache import Cache, MemoryCache, Tensors, key_of, own
+from .cache import Cache, MemoryCache, Tensors, key_of
 from .config import DatasetConfig
 from .disk_cache import DiskCache, folder_of
+from .encoding import Conditioning, Encoder, NotFinite, Rendered, encode_picture, encode_text, rendered
+from .holdout import split
 from .items import Item, several, shown
 from .order import BatchOrder, BatchPlan
-from .pictures import open_picture
 from .prefetch import prefetch
+from .prior import Turns
 from .views import View
-
-Conditioning = dict[str, torch.Tensor]
 
 MUCH_CROPPED = 0.75
 """Pictures of which less than this share is kept are named in a note."""
 FAILURES_SHOWN = 5
 """So many encodings that are not finite are gathered before encoding stops: the rest will be the same."""
-
-
-class Encoder(Protocol):
-    """What of a family's encoder is used here."""
-
-    identity: str
-
-    def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor: ...
-    def encode_captions(self, captions: list[str]) -> list[Conditioning]: ...
-    def stack(self, entries: list[Conditioning]) -> Conditioning: ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,20 @@ class Batch:
     keys: list[str]
     captions: list[str]
     views: list[View]
+    weights: torch.Tensor | None = None
+    """How much each entry counts in the loss, float32 [N]; None where all count 1."""
+    masks: torch.Tensor | None = None
+    """How much each place counts in its entry's loss, float32 [N, 1, h, w] in 0..1; None where all count alike."""
+
+    def pinned(self) -> "Batch":
+        """The batch in memory from which a GPU can copy beside its work."""
+        return dataclasses.replace(
+            self,
+            latents=self.latents.pin_memory(),
+            conditioning={name: tensor.pin_memory() for name, tensor in self.conditioning.items()},
+            weights=None if self.weights is None else self.weights.pin_memory(),
+            masks=None if self.masks is None else self.masks.pin_memory(),
+        )
 
 
 class Wanted(NamedTuple):
@@ -83,15 +87,15 @@ class Dataset:
         Raises:
             BadInput: no items, a holdout that leaves none, or sizes that the base cannot take.
         """
-        self.config, self.seed = config, seed
+        self.config, self.seed, self._parts = config, seed, config.parts()
         self.buckets = buckets_for(config, pixel_step, resolution)
-        self.items, self.holdout = _split(sorted(items, key=lambda item: item.key), config.holdout)
+        self.items, self.holdout = split(sorted(items, key=lambda item: item.key), config.holdout, self.is_prior)
         self._items = {item.key: item for item in (*self.items, *self.holdout)}
         sizes = {(item.width, item.height) for item in self._items.values()}
         nearest = {size: nearest_bucket(*size, self.buckets) for size in sizes}
         self._buckets = {key: nearest[item.width, item.height] for key, item in self._items.items()}
-        self._live_captions = any(captions.shuffles(item, config) for item in self.items)
-        self._live_views = views.is_random(config) and config.variants == 0
+        self._live_captions = any(captions.is_live(item, self.config_of(item)) for item in self.items)
+        self._live_views = config.variants == 0 and any(views.is_random(part) for part in self._parts)
         self.notes = self._notes()
         """What the user should know, one sentence each."""
         self._cache: Cache | None = None
@@ -108,21 +112,59 @@ class Dataset:
     @property
     def bucket_counts(self) -> dict[Bucket, tuple[int, int]]:
         """For each bucket in use: its training pictures, and their showings in an epoch."""
-        pictures, showings = Counter(), Counter()
+        prior = self._turns()
+        pictures, showings = Counter(), Counter(prior.shares if prior else {})
         for item in self.items:
             pictures[self.bucket_of(item)] += 1
-            showings[self.bucket_of(item)] += item.repeats
+            showings[self.bucket_of(item)] += 0 if self.is_prior(item) else item.repeats
         return {bucket: (pictures[bucket], showings[bucket]) for bucket in sorted(pictures)}
 
     def bucket_of(self, item: Item) -> Bucket:
         return self._buckets[item.key]
 
+    def config_of(self, item: Item) -> DatasetConfig:
+        """The settings of the folder that an item is in."""
+        return self._parts[item.folder]
+
+    def is_prior(self, item: Item) -> bool:
+        """Whether an item shows the class, for prior preservation."""
+        return self.config_of(item).regularisation
+
+    def weight_of(self, item: Item) -> float:
+        """How much an item's loss counts."""
+        part = self.config_of(item)
+        return part.weight * (part.prior_weight if part.regularisation else 1)
+
+    def fixed_caption(self, item: Item) -> str:
+        """The caption that validation uses; see `captions.fixed_caption`."""
+        return captions.fixed_caption(item, self.config_of(item))
+
     def order(self, batch_size: int) -> BatchOrder:
-        """The batches of training."""
+        """The batches of training.
+
+        Raises:
+            BadInput: there is nothing to train on but regularisation pictures.
+        """
+        groups = self._groups(prior=False)
+        if not groups:
+            raise BadInput("dataset: every folder is for regularisation; add one with the pictures to train on.")
+        return BatchOrder(groups, batch_size, self.seed, self._turns())
+
+    def _groups(self, prior: bool) -> dict[Bucket, list[tuple[str, int]]]:
+        """Keys and repeats by bucket, of the regularisation pictures or of the others."""
         groups = defaultdict(list)
         for item in self.items:
-            groups[self.bucket_of(item)].append((item.key, item.repeats))
-        return BatchOrder(groups, batch_size, self.seed)
+            if self.is_prior(item) == prior:
+                groups[self.bucket_of(item)].append((item.key, item.repeats))
+        return groups
+
+    def _turns(self) -> Turns | None:
+        """The showings of regularisation pictures; None where there are none."""
+        if not any(part.regularisation for part in self._parts):
+            return None
+        groups = self._groups(prior=True)
+        showings = sum(item.repeats for item in self.items if not self.is_prior(item))
+        return Turns(groups, showings, self.seed) if groups else None
 
     def encode(
         self,
@@ -181,8 +223,9 @@ class Dataset:
         showings = []
         for key, repeat in plan.entries:
             item = self._items[key]
-            view = views.view_for(item, self.bucket_of(item), self.config, self.seed, plan.epoch, repeat)
-            showings.append((item, view, captions.caption_for(item, self.config, self.seed, plan.epoch, repeat)))
+            config = self.config_of(item)
+            view = views.view_for(item, self.bucket_of(item), config, self.seed, plan.epoch, repeat)
+            showings.append((item, view, captions.caption_for(item, config, self.seed, plan.epoch, repeat)))
         return self._batch(showings)
 
     def holdout_batches(self, batch_size: int) -> Iterator[Batch]:
@@ -194,7 +237,7 @@ class Dataset:
             for start in range(0, len(items), batch_size):
                 yield self._batch(
                     [
-                        (item, views.plain_view(item, bucket), captions.fixed_caption(item, self.config))
+                        (item, views.plain_view(item, bucket), self.fixed_caption(item))
                         for item in items[start : start + batch_size]
                     ]
                 )
@@ -202,26 +245,43 @@ class Dataset:
     def _batch(self, showings: list[tuple[Item, View, str]]) -> Batch:
         if self._stack is None:
             raise RuntimeError("Dataset.encode must be called before batches are loaded")
-        latents = [self._latents(item, view) for item, view, _ in showings]
+        pictures = [self._picture(item, view) for item, view, _ in showings]
+        items = [item for item, _, _ in showings]
         conditioning = [self._conditioning(item, text) for item, _, text in showings]
         # Inference tensors, which the host's mode would make of these, cannot be trained on.
         with torch.inference_mode(False):
-            stacked = torch.stack(latents), self._stack(conditioning)
-        return Batch(
-            *stacked,
-            [item.key for item, _, _ in showings],
-            [text for _, _, text in showings],
-            [view for _, view, _ in showings],
-        )
+            return Batch(
+                torch.stack([picture["latents"] for picture in pictures]),
+                self._stack(conditioning),
+                [item.key for item in items],
+                [text for _, _, text in showings],
+                [view for _, view, _ in showings],
+                self._weights(items),
+                self._masks(items, pictures),
+            )
 
-    def _latents(self, item: Item, view: View) -> torch.Tensor:
-        """float32 [C, h, w]."""
+    def _weights(self, items: list[Item]) -> torch.Tensor | None:
+        weights = [self.weight_of(item) for item in items]
+        return None if set(weights) == {1.0} else torch.tensor(weights, dtype=torch.float32)
+
+    def _masks(self, items: list[Item], pictures: list[Tensors]) -> torch.Tensor | None:
+        if not any(item.mask_digest for item in items):
+            return None
+        whole = torch.ones(pictures[0]["latents"].shape[-2:])
+        found = [
+            masks.with_floor(picture["mask"], self.config_of(item).mask_floor) if item.mask_digest else whole
+            for item, picture in zip(items, pictures, strict=True)
+        ]
+        return torch.stack(found)[:, None]
+
+    def _picture(self, item: Item, view: View) -> Tensors:
+        """As `encode_picture` makes it."""
         cached = self._cache.get(self._picture_key(item, view)) if self._cache else None
         if cached is not None:
-            return cached["latents"]
-        pixels = views.render_view(open_picture(item), view)
+            return cached
+        ready = rendered(item, view)
         with self._encoding:
-            return _encode_picture(self._live_encoder(item.key), item, pixels)["latents"]
+            return encode_picture(self._live_encoder(item.key), item, ready)
 
     def _conditioning(self, item: Item, text: str) -> Conditioning:
         """Tensors without a batch axis."""
@@ -229,7 +289,7 @@ class Dataset:
         if cached is not None:
             return cached
         with self._encoding:
-            return _encode_text(self._live_encoder(item.key), item.key, text)
+            return encode_text(self._live_encoder(item.key), item.key, text)
 
     def _live_encoder(self, key: str) -> Encoder:
         if self._encoder is None:
@@ -254,32 +314,32 @@ class Dataset:
             if item.key in held:
                 shown_views = [views.plain_view(item, bucket)]
             else:
-                shown_views = views.views_for(item, bucket, self.config, self.seed) or []
+                shown_views = views.views_for(item, bucket, self.config_of(item), self.seed) or []
             for view in shown_views:
                 yield Wanted(self._picture_key(item, view), item.key, item, view, "")
         yield Wanted(self._text_key(""), "the empty caption", None, None, "")
         for item in self._items.values():
-            if item.key in held or not captions.shuffles(item, self.config):
-                text = captions.fixed_caption(item, self.config)
+            fixed = [self.fixed_caption(item)] if item.key in held else captions.prepared(item, self.config_of(item))
+            for text in fixed:
                 yield Wanted(self._text_key(text), item.key, None, None, text)
 
     def _encoded(self, encoder: Encoder) -> Iterator[str | None]:
         """Encodes into the cache what it lacks; yields after each entry None, or what is wrong with it."""
 
-        def render(wanted: Wanted) -> torch.Tensor | None:
-            return views.render_view(open_picture(wanted.item), wanted.view) if wanted.item else None
+        def render(wanted: Wanted) -> Rendered | None:
+            return rendered(wanted.item, wanted.view) if wanted.item else None
 
         lacking = (wanted for wanted in self._wanted() if not self._cache.has(wanted.key))
         ahead, again = itertools.tee(lacking)
         # Pictures are read ahead in threads; the encoder itself is only ever called by one.
-        with contextlib.closing(prefetch(render, ahead, self.config.workers)) as rendered:
-            for pixels, wanted in zip(rendered, again, strict=True):
+        with contextlib.closing(prefetch(render, ahead, self.config.workers)) as ready:
+            for picture, wanted in zip(ready, again, strict=True):
                 if self._cache.has(wanted.key):  # the same picture or caption was just before this one
                     continue
                 if wanted.item:
-                    yield self._keep(wanted.key, _encode_picture, encoder, wanted.item, pixels)
+                    yield self._keep(wanted.key, encode_picture, encoder, wanted.item, picture)
                 else:
-                    yield self._keep(wanted.key, _encode_text, encoder, wanted.name, wanted.text)
+                    yield self._keep(wanted.key, encode_text, encoder, wanted.name, wanted.text)
 
     def _keep(self, key: str, encode: Callable[..., Tensors], *what: object) -> str | None:
         """Encode something into the cache; the complaint if the result is not finite."""
@@ -292,7 +352,8 @@ class Dataset:
         return None
 
     def _picture_key(self, item: Item, view: View) -> str:
-        return key_of("picture", self._identity, item.digest, view.digest)
+        masked = ["mask", masks.MASKING, item.mask_digest] if item.mask_digest else []
+        return key_of("picture", self._identity, item.digest, view.digest, *masked)
 
     def _text_key(self, text: str) -> str:
         return key_of("caption", self._identity, text)
@@ -314,56 +375,9 @@ class Dataset:
             notes.append(f"one fixed size, {self.buckets[0]}: buckets and the base's own resolution are not used.")
         if self._live_captions and config.cache != "off":
             notes.append(
-                "tags are shuffled every epoch, so captions are encoded while training and the encoder stays loaded."
+                "tags are shuffled, or wildcards give many captions, so captions are encoded while training and the "
+                "encoder stays loaded."
             )
         if self._live_views and config.cache != "off":
             notes.append("variants is 0, so pictures are encoded while training and the encoder stays loaded.")
         return notes
-
-
-class NotFinite(BadInput):
-    """An encoder made numbers that no training survives."""
-
-
-def _encode_picture(encoder: Encoder, item: Item, pixels: torch.Tensor) -> Tensors:
-    """Latents float32 [C, h, w] of pixels [H, W, 3]."""
-    with torch.no_grad():
-        latents = encoder.encode_pictures(pixels[None])[0].float()
-    if not torch.isfinite(latents).all():
-        raise NotFinite(
-            f"{shown(item.key)}: its latents are not finite (NaN or infinity). The VAE overflows in half precision: "
-            "run it in float32 (ComfyUI: --fp32-vae), or use a VAE that is made for fp16."
-        )
-    return {"latents": own(latents)}
-
-
-def _encode_text(encoder: Encoder, name: str, text: str) -> Tensors:
-    with torch.no_grad():
-        (conditioning,) = encoder.encode_captions([text])
-    broken = [key for key, tensor in conditioning.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise NotFinite(
-            f"{shown(name)}: the conditioning of its caption is not finite ({', '.join(broken)}; caption: "
-            f"{text[:60]!r}). Run the text encoder in bfloat16 or float32."
-        )
-    return {key: own(tensor) for key, tensor in conditioning.items()}
-
-
-def _split(items: list[Item], holdout: int) -> tuple[list[Item], list[Item]]:
-    """Training items and held-out ones, chosen by the content of the pictures: the same whatever the seed or the names.
-
-    Copies of one picture go to the same side, so that the holdout never holds what is trained on.
-    """
-    if not items:
-        raise BadInput("dataset: there is no picture to train on.")
-    if not holdout:
-        return items, []
-    ranked = sorted(items, key=lambda item: (randomness.key("holdout", item.digest), item.key))
-    chosen = {item.digest for item in ranked[:holdout]}
-    training = [item for item in items if item.digest not in chosen]
-    if not training:
-        raise BadInput(
-            f"dataset.holdout: {holdout} of {len(items)} pictures leaves none to train on; hold out at most "
-            f"{len(items) - 1}."
-        )
-    return training, [item for item in items if item.digest in chosen]

@@ -23,6 +23,12 @@ class Item:
     """How often an epoch shows the picture, at least once."""
     digest: str
     """SHA-256 of the file's bytes (of the pixels, for a picture in memory)."""
+    folder: int = 0
+    """Which of the dataset's folders it is in, as `DatasetConfig.parts` counts them."""
+    mask: str | None = field(default=None, repr=False, compare=False)
+    """The file of its mask; None where it has none, or its own alpha channel is the mask."""
+    mask_digest: str = ""
+    """SHA-256 of the mask's file, or "alpha"; empty where the whole picture counts."""
 
     @property
     def size(self) -> str:

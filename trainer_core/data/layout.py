@@ -28,6 +28,8 @@ class Found:
     repeats: int = 1
     known: Checked | None = None
     """What an earlier scan found out about the picture, which has not changed since."""
+    mask: str | None = None
+    """The path of its mask, where masks lie in a folder."""
 
 
 @dataclass

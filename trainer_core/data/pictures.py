@@ -68,6 +68,40 @@ def open_picture(item: Item) -> Image.Image:
         raise BadInput(f"{shown(item.key)}: {error}") from None
 
 
+def alpha_of(picture: Picture) -> Image.Image | None:
+    """How opaque a picture is, upright, 8 bits of grey; None where it has no transparency.
+
+    Raises:
+        ValueError: in words for a person, to be put behind the picture's name.
+    """
+    opened = _loaded(_bytes_of(picture))
+    if not opened.has_transparency_data:
+        return None
+    return _upright(opened).convert("RGBA").getchannel("A")
+
+
+def grey_of(path: str, digest: str = "") -> tuple[Image.Image, str]:
+    """The brightness of a file's picture, upright, 8 bits of grey, transparency being black; and its SHA-256.
+
+    Args:
+        digest: what the file was; empty where that is not known.
+
+    Raises:
+        ValueError: as for `alpha_of`, or the file was changed.
+    """
+    data = _bytes_of(path)
+    found = digest_of(path, data)
+    if digest and found != digest:
+        raise ValueError("was changed since the dataset was scanned; start again.")
+    opened = _upright(_loaded(data))
+    if opened.mode.startswith("I"):
+        return to_rgb(opened).convert("L"), found
+    if opened.has_transparency_data:
+        opened = opened.convert("RGBA")
+        opened = Image.alpha_composite(Image.new("RGBA", opened.size, "black"), opened)
+    return opened.convert("L"), found
+
+
 def from_array(pixels) -> Image.Image:
     """A PIL picture of [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; uint8 in 0..255 or floats in 0..1, numpy or torch.
 
@@ -126,6 +160,16 @@ def _opened(data: bytes) -> Image.Image:
         raise ValueError(
             f"has {size} = {opened.width * opened.height:,} pixels (at most {PIXELS_MOST:,}); save it smaller."
         )
+    return opened
+
+
+def _loaded(data: bytes | Image.Image) -> Image.Image:
+    """A picture with its pixels."""
+    opened = _opened(data) if isinstance(data, bytes) else data
+    try:
+        opened.load()
+    except Exception as error:  # readers of broken files raise nearly anything
+        raise ValueError(f"is damaged or cut off ({_reason(error)}); copy it again or delete it.") from None
     return opened
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import captions
+from . import caption_features, captions, masks
 from .config import DatasetConfig
 from .disk_cache import folder_of
 from .items import Item, Picture, shown
 from .layout import Found, Listing, list_folder
+from .masks import Mask
 from .pictures import Checked, check_picture, from_array
 from .prefetch import prefetch
 from .scan_index import ScanIndex, scan_index
@@ -40,11 +41,11 @@ class Scan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash over keys, pictures, captions and repeats: equal for a copy of the dataset elsewhere."""
+        """Hash over keys, pictures, captions, repeats and masks: equal for a copy of the dataset elsewhere."""
         digest = hashlib.sha256(b"[")
         for number, item in enumerate(self.items):
-            said = json.dumps([item.key, item.digest, item.caption, item.repeats])
-            digest.update((", " if number else "").encode() + said.encode())
+            said = [item.key, item.digest, item.caption, item.repeats, *filter(None, [item.mask_digest])]
+            digest.update((", " if number else "").encode() + json.dumps(said).encode())
         digest.update(b"]")
         return digest.hexdigest()
 
@@ -75,6 +76,7 @@ def scan_folder(
 
 def _scan_root(root: Path, config: DatasetConfig, index: ScanIndex, watch, should_stop) -> Scan:
     listing = list_folder(root, config, index)
+    masks.assign(listing, root, config)
     if not listing.found and not listing.problems:
         listing.problems.append(
             f"{shown(config.path)}: has no pictures (.jpg, .jpeg, .png, .webp, .bmp, .avif), here or in its subfolders."
@@ -111,6 +113,8 @@ def scan_memory(
             found.append(Found(f"{index:05d}", kept, caption))
         except ValueError as error:
             problems.append(f"{name}: {error}")
+    if config.mask == "folder":
+        problems.append("mask: 'folder' finds masks by the names of files, which wired pictures have not; use 'alpha'.")
     if not pictures:
         problems.append("pictures: there are none; wire at least one picture to the dataset.")
     return _check(Listing(found, problems), config, ScanIndex(None), watch, should_stop)
@@ -124,15 +128,20 @@ def _check(
     should_stop: Callable[[], bool] | None,
 ) -> Scan:
     """Items from what was listed, in that order; pictures that the index does not know are decoded in threads."""
-    items, animated, uncaptioned, stopped = [], [], [], False
+    items, animated, uncaptioned, unmasked, stopped = [], [], [], [], False
     problems = listing.problems
-    with contextlib.closing(_looked_at(listing.found, index)) as looked_at:
-        for done, (found, picture) in enumerate(zip(listing.found, looked_at, strict=True), 1):
-            outcome = picture if isinstance(picture, str) else _item(found, picture, config)
+    with (
+        contextlib.closing(_looked_at(listing.found, index)) as looked_at,
+        contextlib.closing(_masks_of(listing.found, config)) as masks_of,
+    ):
+        for done, (found, picture, mask) in enumerate(zip(listing.found, looked_at, masks_of, strict=True), 1):
+            outcome = picture if isinstance(picture, str) else _item(found, picture, mask, config)
             if isinstance(outcome, str):
                 problems.append(f"{_name(found)}: {outcome}")
             elif outcome is None:
                 uncaptioned.append(found)
+            elif mask is None and config.missing_masks == "error":
+                unmasked.append(_name(found))
             else:
                 items.append(outcome)
                 animated += [shown(outcome.key)] if picture.frames > 1 else []
@@ -141,7 +150,7 @@ def _check(
             if should_stop and should_stop():
                 stopped = done < len(listing.found)
                 break
-    problems += _missing_captions(uncaptioned, len(listing.found))
+    problems += _missing_captions(uncaptioned, len(listing.found)) + masks.missing(unmasked, config)
     notes = [*listing.notes, *(f"{name}: is animated; its first frame is used." for name in animated), *_twins(items)]
     if config.skip_bad and items:
         notes, problems = [*(f"left out: {problem}" for problem in problems), *notes], []
@@ -169,16 +178,45 @@ def _checked(picture: File | Picture) -> Checked | str:
         return str(error)
 
 
-def _item(found: Found, picture: Checked, config: DatasetConfig) -> Item | str | None:
-    """The item, or the problem with its caption; None if it has none and needs one."""
+def _masks_of(listed: list[Found], config: DatasetConfig) -> Iterator[Mask | str | None]:
+    """The mask of each picture, what is wrong with it, or None where it is missing."""
+
+    def read(found: Found) -> Mask | str | None:
+        try:
+            return masks.read(_source(found), found.mask, config)
+        except ValueError as error:
+            return str(error)
+
+    # Without masks there is nothing to read, and no thread to wait for.
+    return prefetch(read, listed, 0 if config.mask == "off" else min(8, os.cpu_count() or 1))
+
+
+def _item(found: Found, picture: Checked, mask: Mask | str | None, config: DatasetConfig) -> Item | str | None:
+    """The item, or the problem with its caption or mask; None if it has no caption and needs one."""
     caption = captions.fill_missing(found.caption, stem_of(found.key), config)
     if caption is None:
         return None
-    if captions.PLACEHOLDER in caption and not config.trigger.strip():
-        return "its caption holds [trigger], but there is no trigger word; set trigger."
-    source = found.picture.path if isinstance(found.picture, File) else found.picture
-    repeats = found.repeats * config.repeats
-    return Item(found.key, source, caption, picture.width, picture.height, repeats, picture.digest)
+    if config.caption_weights == "remove":
+        caption = caption_features.without_weights(caption)
+    wrong = captions.complaint_about(caption, config)
+    wrong = wrong or (mask if isinstance(mask, str) else mask and mask.misfit(picture.width, picture.height))
+    if wrong:
+        return wrong
+    return Item(
+        found.key,
+        _source(found),
+        caption,
+        picture.width,
+        picture.height,
+        found.repeats * config.repeats,
+        picture.digest,
+        mask=found.mask,
+        mask_digest=mask.digest if mask else "",
+    )
+
+
+def _source(found: Found) -> Picture:
+    return found.picture.path if isinstance(found.picture, File) else found.picture
 
 
 def _loaded(picture: Image.Image) -> Image.Image:

@@ -125,7 +125,9 @@ def view_for(item: Item, bucket: Bucket, config: DatasetConfig, seed: int, epoch
     is drawn for each showing.
     """
     if is_random(config) and config.variants:
-        turn = randomness.key(seed, "first variant", item.key) + epoch * item.repeats + repeat
+        # Of a regularisation picture `repeat` counts over all epochs: it is not in every one of them.
+        before = repeat if config.regularisation else epoch * item.repeats + repeat
+        turn = randomness.key(seed, "first variant", item.key) + before
         return _drawn(item, bucket, config, (seed, "view", "variant", turn % config.variants, item.key))
     return _drawn(item, bucket, config, (seed, "view", epoch, item.key, repeat))
 

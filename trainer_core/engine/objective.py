@@ -62,29 +62,39 @@ def losses(
     latents: torch.Tensor,
     conditioning: Conditioning,
     drawn: Draw,
+    masks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The weighted loss of each item: float32 [N].
 
     Args:
         denoiser: the model's own, or what accelerate wrapped around it.
         latents: clean, [N, C, h, w], on the denoiser's device.
+        masks: how much each place counts, [N, 1, h, w] in 0..1; None where all count alike.
     """
     diffusion = model.diffusion
     noisy = diffusion.add_noise(latents, drawn.noise, drawn.timesteps)
     predicted = model.family.predict(denoiser, noisy, drawn.timesteps, conditioning).float()
     target = diffusion.target(latents, drawn.noise, drawn.timesteps).float()
-    return errors(config, predicted, target) * weights(config, model, drawn.timesteps)
+    return errors(config, predicted, target, masks) * weights(config, model, drawn.timesteps)
 
 
-def errors(config: ObjectiveConfig, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean error of each item, [N]."""
+def errors(
+    config: ObjectiveConfig, predicted: torch.Tensor, target: torch.Tensor, masks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean error of each item, [N]; with masks w the weighted mean sum(w·e) / sum(w), so that a small mask counts as
+    much as a large one, and 0 where nothing of an item counts."""
     if config.loss == "mse":
         each = F.mse_loss(predicted, target, reduction="none")
     elif config.loss == "huber":
         each = F.huber_loss(predicted, target, reduction="none", delta=config.huber_delta)
     else:
         each = F.smooth_l1_loss(predicted, target, reduction="none", beta=config.huber_delta)
-    return each.mean(dim=tuple(range(1, each.ndim)))
+    inner = tuple(range(1, each.ndim))
+    if masks is None:
+        return each.mean(dim=inner)
+    # As a quotient of means: a mask of ones gives the bits of no mask.
+    share = masks.mean(dim=inner).clamp(min=torch.finfo(torch.float32).tiny)
+    return (each * masks).mean(dim=inner) / share
 
 
 def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> torch.Tensor | float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..data.folders import IN_MEMORY
 from ..lora_file.metadata import Facts, build
 from ..options import as_dict
 from .device import MIXED
@@ -27,7 +28,8 @@ def file_name(recipe) -> str:
     """The LoRA file's name without its ending."""
     if recipe.output.name:
         return recipe.output.name
-    folder = Path(recipe.dataset.path).name if recipe.dataset.path else ""
+    paths = [part.path for part in recipe.dataset.parts() if part.path and not part.regularisation]
+    folder = Path(paths[0]).name if paths else ""
     name = re.sub(r"[^\w.-]+", "-", folder)[:LONGEST].strip("-. ") or "lora"
     return f"{name}-lora" if name.lower() in RESERVED else name
 
@@ -119,7 +121,7 @@ def _about_training(recipe) -> dict[str, Any]:
         "min_snr_gamma": recipe.objective.min_snr_gamma or None,
         "noise_offset": recipe.objective.noise_offset or None,
         "caption_dropout": recipe.dataset.caption_dropout,
-        "trigger": recipe.dataset.trigger,
+        "trigger": ", ".join(dict.fromkeys(part.trigger for part in recipe.dataset.parts() if part.trigger)),
     }
 
 
@@ -135,29 +137,47 @@ def _about_progress(trainer: "Trainer") -> dict[str, Any]:
 
 
 def _about_data(trainer: "Trainer") -> dict[str, Any]:
-    folders, tags = _folders(trainer.recipe, trainer.dataset)
-    buckets = [(tuple(bucket), pictures) for bucket, (pictures, _) in trainer.dataset.bucket_counts.items()]
-    return {"images": trainer.order.entries_per_epoch, "folders": folders, "tags": tags, "buckets": buckets}
+    dataset, order = trainer.dataset, trainer.order
+    subject, tags = _folders(trainer.recipe, dataset, prior=False)
+    prior, prior_tags = _folders(trainer.recipe, dataset, prior=True)
+    buckets = [(tuple(bucket), pictures) for bucket, (pictures, _) in dataset.bucket_counts.items()]
+    return {
+        "images": order.entries_per_epoch - order.prior_per_epoch,
+        "prior_images": order.prior_per_epoch,
+        "folders": subject,
+        "prior_folders": prior,
+        "tags": {**tags, **prior_tags},
+        "buckets": buckets,
+    }
 
 
 def _public(recipe, model) -> dict[str, Any]:
     """The recipe without paths, which would tell strangers about the user's disk."""
     said = recipe.as_dict()
-    said["dataset"]["path"], said["dataset"]["cache_path"] = Path(recipe.dataset.path).name, ""
+    said["dataset"]["cache_path"] = ""
+    for part in (said["dataset"], *said["dataset"]["folders"]):
+        part |= {key: Path(part[key]).name for key in ("path", "mask_path") if part.get(key)}
     said["adapter"]["start_from"] = Path(recipe.adapter.start_from).name
     if Path(recipe.base).expanduser().exists():
         said["base"] = model.name
     return said
 
 
-def _folders(recipe, dataset) -> tuple[dict, dict]:
+def _folders(recipe, dataset, prior: bool) -> tuple[dict, dict]:
     """Pictures and repeats by folder, and how often its most frequent tags stand in its captions; folders by name, not
-    by path."""
-    top = Path(recipe.dataset.path).name or "pictures"
+    by path.
+
+    Args:
+        prior: of the regularisation folders; else of the others.
+    """
+    parts = recipe.dataset.parts()
+    # Where there are several, keys begin with the folder's name.
+    top = (Path(parts[0].path).name or IN_MEMORY) if len(parts) == 1 else ""
     pictures, repeats, tags = Counter(), {}, {}
     for item in dataset.items:
-        inner = item.key.rpartition("/")[0]
-        name = f"{top}/{inner}" if inner else top
+        if dataset.is_prior(item) != prior:
+            continue
+        name = "/".join(filter(None, (top, item.key.rpartition("/")[0])))
         pictures[name] += 1
         repeats[name] = item.repeats
         tags.setdefault(name, Counter()).update(filter(None, map(str.strip, item.caption.split(","))))

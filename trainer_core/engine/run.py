@@ -11,8 +11,9 @@ from torch import nn
 
 from ..adapters import lora
 from ..data.dataset import Dataset
+from ..data.folders import scan_dataset
 from ..data.report import report_lines
-from ..data.scan import Scan, scan_folder
+from ..data.scan import Scan
 from ..errors import BadInput, ScionError
 from ..families.base import Model
 from ..families.registry import detect
@@ -33,6 +34,11 @@ from .sampling import check_size
 from .session import Session
 from .trainer import Trainer, is_out_of_memory
 from .validation import Record
+
+PATHS = ("path", "mask_path", "cache_path")
+"""Settings of a dataset, or of one of its folders, that are places."""
+OF_SETTINGS = ("path:", "mask_path:", "folders[")
+"""A scan's problem that begins so is one of the dataset's settings."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +143,12 @@ class _Run:
 
     def _scan(self) -> Scan | None:
         """None if it was stopped."""
-        scan = scan_folder(self.recipe.dataset, self._watch("scanning"), self.should_stop)
+        scan = scan_dataset(self.recipe.dataset, self._watch("scanning"), self.should_stop)
         if scan.stopped:
             return None
         if scan.problems:
             raise BadInput(
-                *(f"dataset.{problem}" if problem.startswith("path:") else problem for problem in scan.problems)
+                *(f"dataset.{problem}" if problem.startswith(OF_SETTINGS) else problem for problem in scan.problems)
             )
         return scan
 
@@ -320,18 +326,17 @@ class _Run:
         preview = self.recipe.preview
         if preview.prompts:
             return preview.prompts
-        from ..data.captions import fixed_caption
-
-        captions = dict.fromkeys(fixed_caption(item, self.recipe.dataset) for item in dataset.items)
+        captions = dict.fromkeys(dataset.fixed_caption(item) for item in dataset.items if not dataset.is_prior(item))
         return list(captions)[: preview.count]
 
     def _write_recipe(self, folder: RunFolder) -> None:
         """Beside the run, so that `scion train <folder>/recipe.json` goes on with it from anywhere on this machine."""
         written = self.recipe.as_dict()
         written["run"]["existing"] = "resume"
-        for part, key in (("dataset", "path"), ("dataset", "cache_path"), ("adapter", "start_from")):
-            if written[part][key]:
-                written[part][key] = str(Path(written[part][key]).expanduser().resolve())
+        paths = [(part, key) for part in (written["dataset"], *written["dataset"]["folders"]) for key in PATHS]
+        for part, key in (*paths, (written["adapter"], "start_from")):
+            if part.get(key):
+                part[key] = str(Path(part[key]).expanduser().resolve())
         if self.recipe.base not in BUILT_IN and Path(self.recipe.base).expanduser().exists():
             written["base"] = str(Path(self.recipe.base).expanduser().resolve())
         written["output"]["name"] = file_name(self.recipe)

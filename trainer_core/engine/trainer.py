@@ -225,17 +225,12 @@ class Trainer:
         def load(index: int) -> Micro:
             plan = self.order.batch(index)
             with torch.no_grad():
-                return Micro(index, self._pinned(self.dataset.load(plan)), plan.epoch)
+                batch = self.dataset.load(plan)
+                return Micro(index, batch.pinned() if self.device.type == "cuda" else batch, plan.epoch)
 
         first = self.step * self.recipe.run.accumulation
         own = (i * self.world + self.rank for i in range(first, self.total * self.recipe.run.accumulation))
         return prefetch(load, own, 0 if self.device.type == "cpu" else self.dataset.config.workers)
-
-    def _pinned(self, batch: Batch) -> Batch:
-        if self.device.type != "cuda":
-            return batch
-        conditioning = {key: value.pin_memory() for key, value in batch.conditioning.items()}
-        return Batch(batch.latents.pin_memory(), conditioning, batch.keys, batch.captions, batch.views)
 
     def _step(self, micros: Iterator[Micro]) -> tuple[int, torch.Tensor]:
         """One optimiser step; the epoch of its last batch, and the mean loss of its items (on the device)."""
@@ -264,12 +259,16 @@ class Trainer:
         names = [(micro.index, key, position) for position, key in enumerate(batch.keys)]
         drawn = objective.draw(recipe.objective, batch.latents, self.model.diffusion.steps, seed, "training", names)
         latents = batch.latents.to(self.device, non_blocking=True)
-        conditioning = self.conditioning(batch.conditioning)
+        conditioning, masks = self.conditioning(batch.conditioning), self._placed(batch.masks)
         dropout = recipe.adapter.dropout > 0
         with randomness.reseeded(self.device, seed, "dropout", micro.index) if dropout else nullcontext():
-            return objective.losses(
-                recipe.objective, self.model, self.denoiser, latents, conditioning, drawn.to(self.device)
+            losses = objective.losses(
+                recipe.objective, self.model, self.denoiser, latents, conditioning, drawn.to(self.device), masks
             )
+        return losses if batch.weights is None else losses * self._placed(batch.weights)
+
+    def _placed(self, tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(self.device, non_blocking=True)
 
     def conditioning(self, conditioning: Conditioning) -> Conditioning:
         """On the device, in the precision of the computation."""
@@ -402,7 +401,7 @@ class Trainer:
                     parameter.copy_(before)
 
     def validate(self, weights: str = "trained") -> float:
-        """Mean loss over the held-out pictures: their noise and timesteps are the same at every call.
+        """Mean loss over the held-out pictures, under their masks; noise and timesteps are the same at every call.
 
         Args:
             weights: as for `to_use`.
@@ -419,8 +418,9 @@ class Trainer:
                     told = self.conditioning(batch.conditioning)
                     latents = batch.latents.to(self.device)
                     drawn = drawn.to(self.device)
+                    masks = self._placed(batch.masks)
                     total += objective.losses(
-                        self.recipe.objective, self.model, self.model.denoiser, latents, told, drawn
+                        self.recipe.objective, self.model, self.model.denoiser, latents, told, drawn, masks
                     ).sum()
                     count += len(batch.keys)
         return float(total) / count

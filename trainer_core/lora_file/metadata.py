@@ -56,9 +56,13 @@ class Facts:
     """Of the moving average, where the file holds that instead of the trained weights."""
     trains_text_encoder: bool = False
     images: int
-    """Pictures times repeats: what one epoch shows."""
+    """Pictures times repeats: what one epoch shows, without regularisation pictures."""
+    prior_images: int = 0
+    """Showings of regularisation pictures in an epoch."""
     folders: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Dataset folder's name -> (repeats, number of pictures). Names only: paths would tell about the user's disk."""
+    prior_folders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The same of regularisation folders."""
     tags: dict[str, dict[str, int]] = field(default_factory=dict)
     """Dataset folder's name -> tag of the captions -> in how many captions."""
     buckets: list[tuple[tuple[int, int], int]] = field(default_factory=list)
@@ -90,18 +94,19 @@ def _text(value: Any) -> str:
 
 
 def _kohya(facts: Facts) -> dict[str, Any]:
-    per_epoch = -(-facts.images // (facts.batch_size * facts.accumulation)) if facts.images else 0
+    per_epoch = -(-(facts.images + facts.prior_images) // (facts.batch_size * facts.accumulation))
     trained_text = facts.learning_rate if facts.trains_text_encoder else None
     dataset = {
         "ss_num_train_images": facts.images,
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": facts.prior_images,
         "ss_num_batches_per_epoch": per_epoch,
         "ss_batch_size_per_device": facts.batch_size,
         "ss_total_batch_size": facts.batch_size * facts.accumulation,
         "ss_resolution": str(tuple(facts.resolution)),
         "ss_enable_bucket": bool(facts.buckets),
         "ss_bucket_info": _bucket_info(facts),
-        "ss_dataset_dirs": {name: {"n_repeats": r, "img_count": n} for name, (r, n) in facts.folders.items()},
+        "ss_dataset_dirs": _directories(facts.folders),
+        "ss_reg_dataset_dirs": _directories(facts.prior_folders) or None,
         "ss_tag_frequency": facts.tags,
         "ss_caption_dropout_rate": facts.caption_dropout,
     }
@@ -139,6 +144,10 @@ def _kohya(facts: Facts) -> dict[str, Any]:
         "ss_noise_offset": facts.noise_offset,
     }
     return {**network, **dataset, **training}
+
+
+def _directories(folders: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    return {name: {"n_repeats": repeats, "img_count": count} for name, (repeats, count) in folders.items()}
 
 
 def _bucket_info(facts: Facts) -> dict[str, Any] | None:
