@@ -1,5 +1,6 @@
 """What travels along the graph's edges: descriptions and finished tensors, never a live trainer or loaded weights."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,10 +25,26 @@ class TrainingModel:
 
 @dataclass(frozen=True)
 class TrainingDataset:
-    """TRAINING_DATASET: a finished scan, and the settings that it was made with."""
+    """TRAINING_DATASET: a finished scan of each folder, and the settings that they were made with."""
 
     config: "DatasetConfig"
-    scan: "Scan" = field(repr=False)
+    scans: "tuple[Scan, ...]" = field(repr=False)
+    """As `config.parts()` has the folders."""
+
+    @property
+    def scan(self) -> "Scan":
+        """Of all folders together."""
+        from ..trainer_core.data.folders import join
+
+        return join(self.config, self.scans)
+
+
+def chained(more: TrainingDataset, last: TrainingDataset) -> TrainingDataset:
+    """Both as one dataset: the folders of each keep their own settings, what is of the whole dataset is the last's."""
+    from ..trainer_core.data.folders import explicit
+
+    config = dataclasses.replace(last.config, path="", folders=[*explicit(more.config), *explicit(last.config)])
+    return TrainingDataset(config, (*more.scans, *last.scans))
 
 
 @dataclass(frozen=True)

@@ -163,13 +163,13 @@ def _recipe(base: _Base, dataset, config, held, start_lora):
     Raises:
         BadInput: settings that cannot be used.
     """
-    from ..trainer_core import recipe
+    from ..trainer_core import options, recipe
 
     asked = {**config.values, **values_of(WIDGETS, held)}
     if start_lora is not None:
         asked["adapter.start_from"] = str(_written(start_lora))
     values = nested(asked)
-    values["dataset"], values["base"] = dataclasses.asdict(dataset.config), base.name
+    values["dataset"], values["base"] = options.as_dict(dataset.config), base.name
     return recipe.from_dict(values)
 
 

@@ -40,8 +40,11 @@ def dataset_names() -> list[str]:
     return [*_listing[1], BUILT_IN_DATASET]
 
 
-def dataset_folder(name: str) -> Path:
+def dataset_folder(name: str, what: str = "folder") -> Path:
     """The folder of that name in the first root that has it; it need not be listed.
+
+    Args:
+        what: the widget that holds the name, for the message.
 
     Raises:
         BadInput: there is none, or it is no name of a folder below a root.
@@ -56,7 +59,7 @@ def dataset_folder(name: str) -> Path:
     _allowed_locally()  # if that file cannot be read, this is what to say
     roots = ", ".join(str(root) for root in _dataset_roots())
     raise BadInput(
-        f"folder: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
+        f"{what}: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
         f"allowed by a 'datasets' entry in extra_model_paths.yaml or in {_local_settings()}"
     )
 

@@ -1,9 +1,14 @@
 """What config, dataset and training node make of their inputs: the edges, the recipe, and what they refuse."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 CONFIG, DATASET = "ScionLoRATrainConfig", "ScionLoadImageCaptionDataset"
+NO_CONFIG = SimpleNamespace(values={})
 
 
 @pytest.fixture
@@ -192,3 +197,72 @@ def test_dataset_is_looked_at_again_when_its_files_change_and_not_when_it_is_not
     assert linked != linked
     assert node.fingerprint_inputs(folder=["things"], images=(None,)) is None
     assert node.fingerprint_inputs(folder=["nowhere"]) is None
+
+
+@pytest.fixture
+def class_folder(host, picture):
+    """Three pictures of a class in the host's input folder, and masks for the two of `dataset`."""
+    for n in range(3):
+        picture(host.base / f"input/class/{n}.png", None, (80 * n, 20, 90))
+    for name in ("a", "b"):
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(picture(host.base / f"input/masks/{name}.png", None))
+    return "class"
+
+
+def test_chained_datasets_keep_their_own_settings_and_the_last_decides_for_all(dataset, class_folder, host, pack):
+    prior = {"regularisation": True, "default_caption": "a thing", "trigger": "not used", "resolution": 96}
+    upstream = dataset(class_folder, **prior)
+    things = {"trigger": "zorb", "weight": 0.5, "mask": "folder", "mask_folder": "masks", "mask_floor": 0.25}
+    made, _, report = dataset(more=upstream.args[0], resolution=64, **things).args
+    assert "0 showings an epoch and as many of 3 regularisation pictures" in upstream.args[2]
+    assert made.config.path == "" and made.config.resolution == 64
+    assert [(f.path, f.regularisation, f.trigger, f.weight) for f in made.config.folders] == [
+        (str(host.base / "input/class"), True, "", 1.0),
+        (str(host.base / "input/things"), False, "zorb", 0.5),
+    ]
+    assert made.config.folders[1].mask_path == str(host.base / "input/masks")
+    assert [item.key for item in made.scan.items] == [f"class/{n}.png" for n in range(3)] + [
+        "things/a.png",
+        "things/b.png",
+    ]
+    assert [bool(item.mask_digest) for item in made.scan.items] == [False] * 3 + [True] * 2
+    assert "folder class: 3 pictures, for regularisation, weight 1" in report
+    assert "folder things: 2 pictures, repeats 1, weight 0.5, 2 with a mask" in report
+    assert "  things/a.png: zorb, a thing" in report
+
+
+def test_a_chained_dataset_is_the_one_that_its_recipe_scans(dataset, class_folder, pack):
+    upstream = dataset(class_folder, regularisation=True, default_caption="a thing").args[0]
+    made = dataset(more=upstream).args[0]
+    written = pack("nodes.train_lora")._recipe(
+        pack("nodes.train_lora")._Base("scion-tiny", None), made, NO_CONFIG, {}, None
+    )
+    again = pack("trainer_core.recipe").from_dict(written.as_dict())
+    assert again == written
+    scan = pack("trainer_core.data.folders").scan_dataset(again.dataset)
+    assert scan.fingerprint == made.scan.fingerprint and scan.items == made.scan.items
+
+
+def test_a_mask_folder_that_is_not_chosen_or_not_there_is_named_as_the_widget(dataset, class_folder, pack):
+    with pytest.raises(pack.BadInput, match="^mask_folder: is empty, but mask is 'folder'; give the folder"):
+        dataset(mask="folder")
+    with pytest.raises(pack.BadInput, match="^mask_folder: 'nowhere' is no dataset on this machine"):
+        dataset(mask="folder", mask_folder="nowhere")
+    with pytest.raises(pack.BadInput, match="2 pictures have no picture of the same name in mask_folder"):
+        dataset(mask="folder", mask_folder="class")
+    said = pack.validate(DATASET, folder="things", mask_folder="nowhere")
+    assert said.startswith("mask_folder: 'nowhere' is no dataset on this machine")
+    assert pack.validate(DATASET, folder="things", mask_folder="none") is True
+
+
+def test_an_edited_mask_is_looked_at_again(pack, dataset, class_folder, host, picture):
+    node = pack.nodes[DATASET]
+    dataset()
+    held = {"folder": ["things"], "mask": ["folder"], "mask_folder": ["masks"]}
+    before = node.fingerprint_inputs(**held)
+    assert before != node.fingerprint_inputs(folder=["things"])
+    picture(host.base / "input/masks/c.png", None)
+    assert node.fingerprint_inputs(**held) != before
+    assert node.fingerprint_inputs(folder=["things"], mask_folder=["masks"]) == node.fingerprint_inputs(
+        folder=["things"]
+    )

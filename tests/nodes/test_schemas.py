@@ -14,6 +14,8 @@ CONFIG, DATASET = "ScionLoRATrainConfig", "ScionLoadImageCaptionDataset"
 NO_WIDGET = {
     "base": "comes along the edge from LoadTrainingModel or the host's loaders",
     "dataset.path": "is the folder widget, which offers names under allowed roots and takes no path",
+    "dataset.folders": "are the nodes that are chained by the dataset node's `more`",
+    "dataset.mask_path": "is the mask_folder widget, which offers names as the folder widget does",
     "dataset.cache_path": "is in the host's user folder, where a workflow from elsewhere cannot lead out of it",
     "run.device": "is where the host computes",
     "adapter.start_from": "is TrainLoRA's start_lora, an edge",
@@ -194,7 +196,7 @@ def test_the_choices_are_the_recipes(pack):
             if settings[widget.setting].choices:
                 assert inputs[widget.id]["told"]["options"] == list(settings[widget.setting].choices), widget
                 chosen += 1
-    assert chosen == 19
+    assert chosen == 22
 
 
 @pytest.mark.parametrize("node", ["ScionTrainLoRA", "ScionSaveLoRA"])

@@ -34,7 +34,7 @@ def test_ranges_and_choices_of_settings_are_left_to_the_host_which_marks_the_wid
     }
     assert {name: set(spec.args) - {"cls"} for name, spec in checked.items()} == {
         "ScionLoadTrainingModel": {"base", "hub_id"},
-        DATASET: {"folder", "images"},
+        DATASET: {"folder", "images", "mask_folder"},
         "ScionSaveLoRA": {"name"},
     }
     assert [name for name, spec in checked.items() if spec.varkw] == []
