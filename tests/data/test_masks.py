@@ -159,16 +159,17 @@ def test_a_mask_is_part_of_the_fingerprint_and_of_what_is_cached(masked, kit, tm
     assert len({scan.fingerprint for scan in (plain, left, right)}) == 3
     encoder, folder = kit.Encoder(), str(tmp_path / "cache")
     shapes = []
-    for scan in (plain, left, left, right):
+    for scan, cache in ((plain, "disk"), (left, "disk"), (left, "disk"), (right, "disk"), (right, "off")):
         settings = {"mask": "folder", "mask_path": str(tmp_path / "masks")} if scan is not plain else {}
         save(tmp_path / "masks" / "a.png", 255 - half(96, 64) if scan is right else half(96, 64))
-        config = DatasetConfig(path=str(kit.folder), cache="disk", cache_path=folder, mask_floor=0.25, **settings)
+        config = DatasetConfig(path=str(kit.folder), cache=cache, cache_path=folder, mask_floor=0.25, **settings)
         dataset = Dataset(scan.items, config, 0, 16, 64)
         dataset.encode(encoder)
         masks = dataset.load(dataset.order(1).batch(0)).masks
         shapes.append(None if masks is None else [masks.shape[1], masks[0, 0, :, 0].mean(), masks[0, 0, :, -1].mean()])
-    assert shapes == [None, [1, 1.0, 0.25], [1, 1.0, 0.25], [1, 0.25, 1.0]]
-    assert encoder.pictures == 3
+    assert shapes == [None, [1, 1.0, 0.25], [1, 1.0, 0.25], [1, 0.25, 1.0], [1, 0.25, 1.0]]
+    # One for each of the three scans, and one without a cache.
+    assert encoder.pictures == 4
 
 
 def test_a_mask_that_was_changed_since_the_scan_is_refused(masked, kit, tmp_path):
