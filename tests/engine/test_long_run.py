@@ -9,7 +9,7 @@ import torch
 from trainer_core.engine import run
 from trainer_core.engine.events import Steps
 
-FEW, MANY = 30, 90
+FEW, MANY = 24, 60
 """After the first of these everything was done once: previews, validation, checkpoints and the deletion of old ones."""
 
 
@@ -28,7 +28,7 @@ class Watch:
 
 def test_memory_does_not_grow_with_the_steps(make_recipe, tmp_path):
     watch = Watch()
-    looks = {"dataset.holdout": 1, "run.validate_every": 10, "run.preview_every": 15, "run.checkpoint_every": 5}
+    looks = {"dataset.holdout": 1, "run.validate_every": 6, "run.preview_every": 12, "run.checkpoint_every": 4}
     run.train(make_recipe(looks, **{"run.steps": MANY, "run.batch_size": 1}), tmp_path / "run", [watch])
     (tensors, blocks, resident), (tensors_after, blocks_after, resident_after) = watch.counts.values()
     assert tensors_after == tensors

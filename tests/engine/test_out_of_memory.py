@@ -103,7 +103,7 @@ def cramped(make_recipe, tmp_path, capfd):
     return go
 
 
-LARGE = {"dataset.resolution": 160, "dataset.buckets": False, "run.batch_size": 5, "run.steps": 3}
+LARGE = {"dataset.resolution": 160, "dataset.buckets": False, "run.batch_size": 5, "run.steps": 2}
 
 
 def lora_of(folder: Path) -> dict:
@@ -119,18 +119,18 @@ def same(a: Path, b: Path) -> bool:
 
 def test_a_step_without_memory_is_the_only_one_lost_and_the_message_says_what_saves_how_much(cramped, tmp_path):
     def arrange():
-        before(Trainer, "_losses", 32 * MB, lambda trainer, micro: trainer.step == 2)
+        before(Trainer, "_losses", 32 * MB, lambda trainer, micro: trainer.step == 1)
 
     code, said = cramped(LARGE, arrange)
     assert code == 1, said
     figures = re.search(
-        r"scion: step 3: out of memory: this step takes about (\d+) MB\. Set .*?: saves about (\d+) MB, ", said
+        r"scion: step 2: out of memory: this step takes about (\d+) MB\. Set .*?: saves about (\d+) MB, ", said
     )
     assert figures, said
     needed, saved = map(int, figures.groups())
     assert 32 < needed < 300 and needed / 10 < saved < needed
-    assert "Kept: step 2. Go on with: scion train" in said
-    assert checkpoints.latest(tmp_path / "run" / "checkpoints", pytest.fail).step == 2
+    assert "Kept: step 1. Go on with: scion train" in said
+    assert checkpoints.latest(tmp_path / "run" / "checkpoints", pytest.fail).step == 1
     assert cramped(LARGE)[0] == 0
     assert cramped(LARGE, folder="never")[0] == 0
     assert same(tmp_path / "run", tmp_path / "never")
