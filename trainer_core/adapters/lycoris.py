@@ -1,5 +1,7 @@
 """LoHa and LoKr in peft's LyCORIS layers."""
 
+from abc import abstractmethod
+
 import torch
 from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model
 from peft.tuners.loha.layer import LoHaLayer
@@ -35,13 +37,13 @@ class Lycoris(Kind):
                 setattr(layer, name, nn.ParameterDict(own))
             layer.scaling[NAME] = self._scale(held) * strength
 
+    @abstractmethod
     def _settings(self, paths: list[str], config: LoRAConfig) -> LycorisConfig:
         """peft's settings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scale(self, weights: ModuleWeights) -> float:
         """What the product of its tensors counts."""
-        raise NotImplementedError
 
     @staticmethod
     def _tensors(layer: LycorisLayer) -> dict[str, torch.Tensor]:

@@ -26,13 +26,14 @@ from . import checkpoints, memory_advice, optimizers, parameter_groups
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Finished, Observer, Scanned, Warned, Working
+from .failures import is_out_of_memory
 from .isolation import isolated
 from .metrics import MetricsFile
 from .output import file_name, is_as_asked, preview_settings, settings
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
 from .session import Session
-from .trainer import Trainer, is_out_of_memory
+from .trainer import Trainer
 from .validation import Record
 
 PATHS = ("path", "mask_path", "cache_path")

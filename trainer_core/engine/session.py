@@ -17,10 +17,11 @@ from . import charts, checkpoints, memory_advice, metrics, sampling
 from .advice import CommandLine
 from .best import Best
 from .events import Audience, Checkpointed, Finished, Previewed, Started, Warned
+from .failures import Diverged, is_out_of_memory
 from .output import file_name, metadata, preview_settings, settings
 from .output_config import DTYPES
 from .run_folder import RunFolder, RunState
-from .trainer import Diverged, Trainer, is_out_of_memory
+from .trainer import Trainer
 from .validation import Record, Validation
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]

@@ -1,8 +1,6 @@
 """The loop: batches in, one optimiser step after another, checkpoints, previews and validation on the way."""
 
 import copy
-import errno
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,13 +13,14 @@ from ..adapters import lora
 from ..data.dataset import Batch, Dataset
 from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
-from ..errors import BadInput, ScionError
+from ..errors import BadInput
 from ..families.base import Conditioning, Model
 from . import objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint
 from .device import MIXED, PRECISIONS
 from .ema import Ema
 from .events import Steps
+from .failures import Diverged
 from .learning_rate import LearningRate
 from .meter import Meter
 from .optimizers import build_optimizer
@@ -30,28 +29,8 @@ PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""
 PATIENCE_SCALED = 25
 """The same with fp16, where a scale of 65,536 must first be halved up to sixteen times."""
-OUT_OF_MEMORY = re.compile(
-    "out of memory|not enough memory|an't allocate memory|DefaultCPUAllocator|_STATUS_ALLOC_FAILED|bad_alloc|"
-    "could not create a (memory|primitive)|annot allocate memory"
-)
-"""In the message of a RuntimeError: CUDA, MPS, the CPU's allocator, C++ and oneDNN each say it in their own words."""
 READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
-
-
-class Diverged(ScionError):
-    """Gradients or weights are not finite any more; the same recipe would end so again."""
-
-    finite_step: int | None = None
-    """The last step whose weights were finite, where the present ones are not."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _first_difference(found: dict[str, tuple], expected: dict[str, tuple]) -> str:
