@@ -145,7 +145,7 @@ class Trials:
     def _run(self, name: str, changes: dict, moments: Moments) -> None:
         """In the child: trains, and tells what it encoded, what it was warned of, and its moments."""
         counted = [0]
-        for encode in ("_encode_picture", "_encode_text"):
+        for encode in ("encode_picture", "encode_text"):
             setattr(dataset, encode, _counting(getattr(dataset, encode), counted))
         warnings: list[str] = []
 

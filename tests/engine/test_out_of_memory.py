@@ -91,7 +91,8 @@ def cramped(make_recipe, tmp_path, capfd):
     """Trains a recipe in a child that `arrange` cramps: its exit code, and what it said."""
 
     def go(changes, arrange=lambda: None, folder="run"):
-        write(make_recipe(changes), tmp_path / "recipe.json")
+        # A thread that begins in a forked process would compute in several, which torch refuses there.
+        write(make_recipe({**changes, "dataset.workers": 0}), tmp_path / "recipe.json")
         context = multiprocessing.get_context("fork")
         told = context.SimpleQueue()
         process = context.Process(target=child, args=(tmp_path / "recipe.json", tmp_path / folder, arrange, told))
@@ -131,8 +132,9 @@ def test_a_step_without_memory_is_the_only_one_lost_and_the_message_says_what_sa
     assert 32 < needed < 300 and needed / 10 < saved < needed
     assert "Kept: step 1. Go on with: scion train" in said
     assert checkpoints.latest(tmp_path / "run" / "checkpoints", pytest.fail).step == 1
-    assert cramped(LARGE)[0] == 0
-    assert cramped(LARGE, folder="never")[0] == 0
+    for folder in ("run", "never"):
+        code, said = cramped(LARGE, folder=folder)
+        assert code == 0, said
     assert same(tmp_path / "run", tmp_path / "never")
 
 
