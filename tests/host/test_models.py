@@ -207,7 +207,7 @@ def test_long_captions_train_to_their_last_word(host, graph, captioned):
 def test_parentheses_in_captions_are_literal(host, graph, captioned):
     told = {"plain": "a (red) ball", "weighted": "a (red:1.5) ball"}
     folder = captioned("parentheses", *told.values())
-    graph.run_of(host, host.run(graph.training(folder=folder, dataset={"cache": "disk"})))
+    graph.run_of(host, host.run(graph.training(folder=folder, dataset={"cache": "disk", "caption_weights": "literal"})))
     tensors = [read_tensors(path)[0] for path in (host.base / "user" / "scion" / "encoded").rglob("*.safetensors")]
     kept = [entry["text"] for entry in tensors if "text" in entry]
     assert kept
