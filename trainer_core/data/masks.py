@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -14,7 +13,7 @@ from .config import DatasetConfig
 from .items import Item, Picture, several, shown
 from .layout import Listing
 from .pictures import alpha_of, grey_of
-from .views import View
+from .views import View, cut_out
 from .walk import File, walk
 
 ALPHA = "alpha"
@@ -140,17 +139,8 @@ def render_mask(item: Item, view: View) -> torch.Tensor | None:
     except ValueError as error:
         what = "" if item.mask is None else f"its mask {shown(os.path.basename(item.mask))} "
         raise BadInput(f"{shown(item.key)}: {what}{error}") from None
-    across, up = grey.width / view.resized_width, grey.height / view.resized_height
-    box = (
-        view.left * across,
-        view.top * up,
-        min((view.left + view.width) * across, grey.width),
-        min((view.top + view.height) * up, grey.height),
-    )
     # Not as the pixels are: Lanczos would leave weight in rings around what is masked.
-    cut = grey.resize((view.width, view.height), Image.Resampling.BILINEAR, box=box)
-    weights = torch.from_numpy(np.array(cut)).float() / 255
-    return weights.flip(1) if view.flip else weights
+    return cut_out(grey, view, Image.Resampling.BILINEAR)
 
 
 def at_latents(mask: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:

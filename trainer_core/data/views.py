@@ -156,6 +156,15 @@ def render_view(picture: Image.Image, view: View) -> torch.Tensor:
     Args:
         picture: upright RGB, of the view's original size.
     """
+    return _coloured(cut_out(picture, view, Image.Resampling.LANCZOS), view)
+
+
+def cut_out(picture: Image.Image, view: View, resampling: Image.Resampling) -> torch.Tensor:
+    """What a view shows of a picture, resized, cut and mirrored: float32 [H, W, 3], or [H, W] of a grey one, in 0..1.
+
+    Args:
+        picture: of the view's original shape, and any size.
+    """
     # Only the part that is kept is resized: a picture of 10000×10 pixels would not fit into memory otherwise.
     across, up = picture.width / view.resized_width, picture.height / view.resized_height
     box = (
@@ -164,9 +173,9 @@ def render_view(picture: Image.Image, view: View) -> torch.Tensor:
         min((view.left + view.width) * across, picture.width),
         min((view.top + view.height) * up, picture.height),
     )
-    cut = picture.resize((view.width, view.height), Image.Resampling.LANCZOS, box=box)
+    cut = picture.resize((view.width, view.height), resampling, box=box)
     pixels = torch.from_numpy(np.array(cut)).float() / 255
-    return _coloured(pixels.flip(1) if view.flip else pixels, view)
+    return pixels.flip(1) if view.flip else pixels
 
 
 def _coloured(pixels: torch.Tensor, view: View) -> torch.Tensor:
