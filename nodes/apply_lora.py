@@ -14,15 +14,18 @@ class ApplyLoRA(io.ComfyNode):
             description="Puts a trained LoRA into a model, as ComfyUI's Load LoRA does with a file.",
             search_aliases=["scion", "load lora model", "use lora"],
             inputs=[
-                io.Model.Input("model"),
-                LORA_MODEL.Input("lora"),
+                io.Model.Input("model", tooltip="The base that the LoRA was trained on, or one of its kind"),
+                LORA_MODEL.Input("lora", tooltip="From Train LoRA, or from ComfyUI's own training node"),
                 io.Clip.Input("clip", optional=True, tooltip="Needed where the LoRA has a part for the text encoder"),
                 io.Float.Input(
                     "strength_model", tooltip="How much the LoRA counts; 0 = off, negative = away", **strength
                 ),
                 io.Float.Input("strength_clip", tooltip="The same for the text encoder", advanced=True, **strength),
             ],
-            outputs=[io.Model.Output(display_name="model"), io.Clip.Output(display_name="clip")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="With the LoRA; the one that came in is not changed"),
+                io.Clip.Output(display_name="clip", tooltip="With the LoRA's part for the text encoder, if it has one"),
+            ],
         )
 
     @classmethod

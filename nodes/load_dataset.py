@@ -95,7 +95,7 @@ class LoadImageCaptionDataset(io.ComfyNode):
                 ),
             ],
             outputs=[
-                TRAINING_DATASET.Output(display_name="dataset"),
+                TRAINING_DATASET.Output(display_name="dataset", tooltip="For Train LoRA, or another dataset's more"),
                 io.Image.Output(display_name="contact_sheet", tooltip="The pictures as training cuts them"),
                 io.String.Output(display_name="report", tooltip="What was found: counts, buckets, notes"),
             ],

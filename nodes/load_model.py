@@ -47,8 +47,8 @@ class LoadTrainingModel(io.ComfyNode):
                     display_name="training_model", tooltip="For Train LoRA and Sample Training Model"
                 ),
                 io.Model.Output(display_name="model", tooltip="The same base for KSampler, Apply LoRA and Train LoRA"),
-                io.Clip.Output(display_name="clip"),
-                io.Vae.Output(display_name="vae"),
+                io.Clip.Output(display_name="clip", tooltip="Its text encoder"),
+                io.Vae.Output(display_name="vae", tooltip="Its VAE, between pictures and latents"),
             ],
         )
 

@@ -4,14 +4,14 @@ from .host.api import LORA_MODEL, TRAINING_MODEL, io
 from .widgets import Widget, checked, said_of_widgets
 
 WIDGETS = [
-    Widget("prompts", "preview.prompts"),
+    Widget("prompts", "preview.prompts", help="What to draw"),
     Widget("negative", "preview.negative"),
     Widget("seed", "preview.seed"),
     Widget("steps", "preview.steps"),
     Widget("guidance", "preview.guidance"),
     Widget("sampler", "preview.sampler"),
-    Widget("width", "preview.width"),
-    Widget("height", "preview.height"),
+    Widget("width", "preview.width", help="0 = the base's own resolution"),
+    Widget("height", "preview.height", help="0 = the base's own resolution"),
 ]
 """Workflows store widget values by their position: new ones go to the end, behind `strength` too."""
 
@@ -26,8 +26,8 @@ class SampleTrainingModel(io.ComfyNode):
             description="Draws with a TRAINING_MODEL, with or without a LoRA, as previews are drawn in training.",
             search_aliases=["scion", "preview lora", "sample"],
             inputs=[
-                TRAINING_MODEL.Input("model"),
-                LORA_MODEL.Input("lora", optional=True),
+                TRAINING_MODEL.Input("model", tooltip="From Load Training Model"),
+                LORA_MODEL.Input("lora", optional=True, tooltip="Without one, the base alone draws"),
                 *(widget.input() for widget in WIDGETS),
                 io.Float.Input(
                     "strength",
@@ -39,7 +39,7 @@ class SampleTrainingModel(io.ComfyNode):
                     tooltip="How much the LoRA counts",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="images")],
+            outputs=[io.Image.Output(display_name="images", tooltip="A picture for each prompt")],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -27,7 +27,7 @@ class SaveLoRA(io.ComfyNode):
             search_aliases=["scion", "export lora", "write lora"],
             is_output_node=True,
             inputs=[
-                LORA_MODEL.Input("lora"),
+                LORA_MODEL.Input("lora", tooltip="From Train LoRA, or from ComfyUI's own training node"),
                 io.String.Input(
                     "name",
                     default="",

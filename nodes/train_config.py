@@ -88,7 +88,7 @@ class LoRATrainConfig(io.ComfyNode):
             "'advanced' and have defaults that work.",
             search_aliases=["scion", "lora settings", "learning rate", "rank", "training options"],
             inputs=[widget.input() for widget in WIDGETS],
-            outputs=[TRAINING_CONFIG.Output(display_name="config")],
+            outputs=[TRAINING_CONFIG.Output(display_name="config", tooltip="For Train LoRA")],
         )
 
     @classmethod

@@ -45,8 +45,8 @@ class TrainLoRA(io.ComfyNode):
                     [io.Model, TRAINING_MODEL],
                     tooltip="A MODEL with the CLIP and VAE of its checkpoint, or a TRAINING_MODEL (brings its own)",
                 ),
-                TRAINING_DATASET.Input("dataset"),
-                TRAINING_CONFIG.Input("config"),
+                TRAINING_DATASET.Input("dataset", tooltip="The pictures, from Load Image Caption Dataset"),
+                TRAINING_CONFIG.Input("config", tooltip="How to train, from LoRA Train Config"),
                 io.Clip.Input("clip", optional=True, tooltip="Encodes the captions; needed with a MODEL"),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Encodes the pictures and decodes previews; needed with a MODEL"
@@ -70,7 +70,7 @@ class TrainLoRA(io.ComfyNode):
                 LORA_MODEL.Output(display_name="lora", tooltip="For Apply LoRA and Save LoRA, ours and ComfyUI's own"),
                 LOSS_MAP.Output(display_name="loss", tooltip="The loss of each step"),
                 io.Image.Output(display_name="samples", tooltip="The pictures of the last preview"),
-                io.Image.Output(display_name="loss_plot"),
+                io.Image.Output(display_name="loss_plot", tooltip="The loss over the run, as a picture"),
                 io.String.Output(display_name="run_folder", tooltip="Where checkpoints, previews and the recipe lie"),
             ],
             hidden=[io.Hidden.unique_id],

@@ -1,6 +1,7 @@
 """Widgets from the settings' own descriptions, and the settings' values back from what widgets hold."""
 
 import contextlib
+import dataclasses
 import functools
 import re
 import typing
@@ -30,6 +31,8 @@ class Widget:
     advanced: bool = False
     default: Any = None
     """Where a graph wants another default than the command line."""
+    help: str = ""
+    """Where the setting's own help is not true of this node."""
 
     @property
     def option(self) -> Option:
@@ -39,7 +42,11 @@ class Widget:
         """The host's input for it: optional, so that what a script queues need name only what it changes, and what was
         queued by a workflow of today still runs when there are more settings."""
         option, shown = self.option, self._default()
-        said = {"tooltip": tooltip(option), "advanced": self.advanced or None, "optional": True}
+        said = {
+            "tooltip": tooltip(dataclasses.replace(option, help=self.help or option.help)),
+            "advanced": self.advanced or None,
+            "optional": True,
+        }
         kind = _kind(option)
         if option.choices:
             return io.Combo.Input(self.id, options=list(option.choices), default=shown, **said)

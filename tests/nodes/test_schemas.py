@@ -63,7 +63,7 @@ def test_tooltips_carry_help_unit_and_range_of_the_setting(pack):
         inputs = {one["name"]: one for one in described[name]["inputs"]}
         for widget in widgets:
             option, tooltip = settings[widget.setting], inputs[widget.id]["told"]["tooltip"]
-            assert tooltip.startswith(option.help.replace("Empty =", "0 =")), widget
+            assert tooltip.startswith((widget.help or option.help).replace("Empty =", "0 =")), widget
             if not option.choices:
                 far = option.high is not None and option.high >= 100_000
                 assert (("above" if option.above is not None else "at least") if far else option.range) in tooltip, (
