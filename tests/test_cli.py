@@ -332,6 +332,7 @@ def test_several_folders_and_a_class_are_trained_and_kept_in_the_recipe(scion, w
     assert code == 0 and "folder more: 5 pictures" in said and ": photo of thing 0, red, big, old" in said
     code, _, errors = scion(*words, "--set", "dataset.folders[3].repeats=2")
     assert code == 2 and "dataset.folders[3].repeats: dataset.folders has no entry 3; there is none" in errors
+    assert "The first folder is dataset.path" in errors
 
 
 def test_a_dataset_with_problems_keeps_training_from_starting_and_names_them_all(scion, words, pictures, tmp_path):

@@ -196,3 +196,7 @@ def test_values_are_read_from_the_command_line(name, text, value):
 def test_what_cannot_be_read_says_what_was_expected(name, text, said):
     with pytest.raises(TypeError, match=said):
         options.from_text(text, described(name))
+
+
+def test_a_choice_in_other_letters_is_meant_as_it_is_written():
+    assert options.options_of(Engine)["fuel"].complaint("WOOD").endswith("did you mean 'wood'?")

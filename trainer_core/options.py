@@ -55,7 +55,7 @@ class Option:
         values = value if isinstance(value, (list, tuple)) else [value]
         for entry in values:
             if self.choices and entry not in self.choices:
-                near = difflib.get_close_matches(str(entry), self.choices, 1)
+                near = difflib.get_close_matches(str(entry).lower(), self.choices, 1)
                 return f"{entry!r} is not {self.range}" + (f"; did you mean {near[0]!r}?" if near else "")
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
                 continue
@@ -248,7 +248,8 @@ def from_text(text: str, described: Option) -> Any:
             try:
                 values = json.loads(text)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise TypeError(f"not a JSON list: {error}") from None
+                such = '[{"name": "value"}]' if entry_of(kind) else '["one", "another"]'
+                raise TypeError(f"not a JSON list such as {such}: {text!r:.60} ({error})") from None
             return _entries(values, kind) if entry_of(kind) else coerce(values, kind)
         if not described.separated or text.startswith("re:"):
             return [_scalar(text, inner)] if text.strip() else []

@@ -258,6 +258,7 @@ def _with_entry(recipe: Recipe, name: str, text: str, part: str, key: str, numbe
     entries = list(getattr(getattr(recipe, part), key))
     if int(number) >= len(entries):
         count = f"there are {len(entries)}, counted from 0" if entries else "there is none"
+        count += f". The first folder is {part}.path, with its settings in {part}; {key} are those after it"
         raise BadInput(f"{name}: {part}.{key} has no entry {number}; {count}")
     described = options.options_of(type(entries[0]))
     if inner not in described:

@@ -75,7 +75,10 @@ def test_settings_that_do_not_fit_the_dataset_are_refused(refused, words, bad, s
         pytest.param("a } b", {"dataset.wildcards": "true"}, "closes a wildcard that is not open", id="closed"),
         pytest.param("{" * 40 + "}" * 40, {"dataset.wildcards": "true"}, "more than 10 deep", id="too deep"),
         pytest.param(
-            "dog", {"dataset.wildcards": "true", "dataset.caption_replace": "dog => {cat"}, "a.png: its", id="replaced"
+            "dog",
+            {"dataset.wildcards": "true", "dataset.caption_replace": "dog => {cat"},
+            "dataset.caption_replace: 'dog => {cat' opens a wildcard",
+            id="replaced",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_the_class_alone_is_nothing_to_train_on(kit):
     kit.draw(kit.folder / "a.png", caption="a thing")
     config = DatasetConfig(path=str(kit.folder), regularisation=True)
     dataset = Dataset(scan_dataset(config).items, config, 0, 16, 64)
-    with pytest.raises(BadInput, match="every folder is for regularisation; add one"):
+    with pytest.raises(BadInput, match="dataset.regularisation: every folder is for regularisation; add one"):
         dataset.order(1)
 
 

@@ -340,11 +340,19 @@ class DatasetConfig:
                 found.append(f"{at}{name}: {text!r} holds {PLACEHOLDER}, but there is no trigger word here; {why}")
             weight = weight_in(text) if self.caption_weights == "error" else None
             if weight:
-                found.append(f"{at}{name}: {text!r} holds the prompt weight {weight!r}, which training does not obey.")
+                found.append(
+                    f"{at}{name}: {text!r} holds the prompt weight {weight!r}, which training does not obey; take it "
+                    f"out, or set {at}caption_weights to 'remove' or 'literal'."
+                )
             try:
                 parsed(text if self.wildcards else "")
             except ValueError as error:
                 found.append(f"{at}{name}: {text!r} {error}")
+        for entry in self.caption_replace if self.wildcards else []:
+            try:
+                parsed(entry.partition(ARROW)[2])
+            except ValueError as error:
+                found.append(f"{at}caption_replace: {entry!r} {error}")
         if self.mask == "folder" and not self.mask_path.strip():
             found.append(f"{at}mask_path: is empty, but mask is 'folder'; give the folder of the masks.")
         # Without a mask of its own, path may have named a folder of masks for the other folders.

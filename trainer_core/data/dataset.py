@@ -147,7 +147,9 @@ class Dataset:
         """
         groups = self._groups(prior=False)
         if not groups:
-            raise BadInput("dataset: every folder is for regularisation; add one with the pictures to train on.")
+            raise BadInput(
+                "dataset.regularisation: every folder is for regularisation; add one with the pictures to train on."
+            )
         return BatchOrder(groups, batch_size, self.seed, self._turns())
 
     def _groups(self, prior: bool) -> dict[Bucket, list[tuple[str, int]]]:

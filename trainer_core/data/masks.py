@@ -114,8 +114,8 @@ def read(picture: Picture, mask: str | None, config: DatasetConfig) -> Mask | No
 
 
 def missing(names: list[str], config: DatasetConfig) -> list[str]:
-    """The problem with pictures that have no mask."""
-    if not names:
+    """The problem with pictures that have no mask; none where that of their folder is told already."""
+    if not names or (config.mask == "folder" and not os.path.isdir(os.path.expanduser(config.mask_path))):
         return []
     lacks = "no alpha channel" if config.mask == ALPHA else "no picture of the same name in mask_path"
     count = "1 picture has" if len(names) == 1 else f"{len(names)} pictures have"
