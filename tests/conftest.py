@@ -3,7 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# As the command line has it: threads that spin while they wait starve the other tests' process.
+# Two processes of tests share the cores, and threads that spin while they wait starve the other one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import json

@@ -390,13 +390,3 @@ def test_help_comes_without_loading_torch():
     )
     assert "train a LoRA" in done.stdout
     assert " torch\n" not in done.stderr and " diffusers\n" not in done.stderr
-
-
-@pytest.mark.parametrize(("given", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given, then):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    code = "import os; from trainer_core import cli; cli.main(['cache', '--path', 'none']); "
-    code += "print(os.environ['OMP_WAIT_POLICY'])"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == then, done.stderr

@@ -19,7 +19,6 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     given = parser.parse_args(arguments)
-    _share_cores()
     # Heavy libraries are imported by the commands that need them, so that `scion --help` answers at once.
     from . import commands
 
@@ -67,13 +66,6 @@ class _TrainHelp(argparse.Action):
         parser.print_help()
         print("\n" + for_terminal())
         parser.exit()
-
-
-def _share_cores() -> None:
-    """Lets threads sleep while they wait for one another, where OpenMP would let them spin: beside another program that
-    computes, a step took seven times as long for it. It can be told only before torch is there."""
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def build_parser() -> argparse.ArgumentParser:
