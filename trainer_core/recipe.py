@@ -236,17 +236,22 @@ def with_setting(recipe: Recipe, name: str, text: str) -> Recipe:
     numbered = re.fullmatch(r"(\w+)\.(\w+)\[(\d+)\]\.(\w+)", name)
     if numbered and options.entry_of(getattr(described.get(f"{numbered[1]}.{numbered[2]}"), "type", None)):
         return _with_entry(recipe, name, text, *numbered.groups())
-    if name not in described:
-        near = difflib.get_close_matches(name, described, 1, 0.5)
-        raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
-    try:
-        value = options.from_text(text, described[name])
-    except TypeError as error:
-        raise BadInput(f"{name}: {error}") from None
+    value = _value_of(name, name, described, text)
     part, _, key = name.rpartition(".")
     if not part:
         return dataclasses.replace(recipe, **{key: value})
     return dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{key: value})})
+
+
+def _value_of(name: str, key: str, described: dict[str, options.Option], text: str) -> Any:
+    """The value that text means for the setting `key`; `name` is what the user calls it."""
+    if key not in described:
+        near = difflib.get_close_matches(key, described, 1, 0.5)
+        raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+    try:
+        return options.from_text(text, described[key])
+    except TypeError as error:
+        raise BadInput(f"{name}: {error}") from None
 
 
 def _with_entry(recipe: Recipe, name: str, text: str, part: str, key: str, number: str, inner: str) -> Recipe:
@@ -260,14 +265,7 @@ def _with_entry(recipe: Recipe, name: str, text: str, part: str, key: str, numbe
         count = f"there are {len(entries)}, counted from 0" if entries else "there is none"
         count += f". The first folder is {part}.path, with its settings in {part}; {key} are those after it"
         raise BadInput(f"{name}: {part}.{key} has no entry {number}; {count}")
-    described = options.options_of(type(entries[0]))
-    if inner not in described:
-        near = difflib.get_close_matches(inner, described, 1, 0.5)
-        raise BadInput(f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
-    try:
-        value = options.from_text(text, described[inner])
-    except TypeError as error:
-        raise BadInput(f"{name}: {error}") from None
+    value = _value_of(name, inner, options.options_of(type(entries[0])), text)
     entries[int(number)] = dataclasses.replace(entries[int(number)], **{inner: value})
     return dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{key: entries})})
 

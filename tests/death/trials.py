@@ -125,7 +125,7 @@ class Trials:
                 os.dup2(log.fileno(), 2)
             self._run(name, changes, Moments(last))
             code = 0
-        except BaseException:
+        except BaseException:  # the parent reads it in the log, and the exit code
             traceback.print_exc()
         finally:
             sys.stderr.flush()

@@ -105,7 +105,7 @@ def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) ->
     try:
         with randomness.reseeded(device, seed, "lora init"):
             KINDS[config.kind].put(model, paths, config)
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no half adapter in the base
         remove(model)
         raise
     for parameter in parameters(model).values():

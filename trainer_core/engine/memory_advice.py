@@ -101,6 +101,7 @@ def encoding(recipe, model: Model, dataset: Dataset, precision: str, device: tor
             total = takes()
             remedies = [dataclasses.replace(r, saves=total - takes(**r.rehearsed)) for r in remedies]
         except Exception:
+            # As for a step: the advice holds without its figures.
             logging.getLogger(__name__).debug("the encoding's memory cannot be estimated", exc_info=True)
     return _told("encoding a picture takes", total, remedies, door)
 
