@@ -123,7 +123,7 @@ class InTheGraph:
 
     def go_on(self, recipe: Path, changes: Mapping[str, str] | None = None) -> str:
         names = named_as_widgets(" and ".join(f"{name} to {value}" for name, value in (changes or {}).items()), ALL)
-        wanted = list(filter(None, [names, "" if self._existing == "resume" else "existing to 'resume'"]))
+        wanted = list(filter(None, [names, "" if self._existing in ("resume", "continue") else "existing to 'resume'"]))
         if not wanted:
             return "Queue the workflow again to go on."
         return f"Set {' and '.join(wanted)} and queue the workflow again to go on."

@@ -198,10 +198,10 @@ class Recorder:
 def train(tmp_path, make_recipe):
     """Trains a recipe (or the short one with changes) into a folder under the test's; returns result and recorder."""
 
-    def go(changes=(), folder: str | Path = "run", stop_after=None, warnings=False, **given):
+    def go(changes=(), folder: str | Path = "run", stop_after=None, warnings=False, observers=(), **given):
         recorder = Recorder(stop_after)
         asked = changes if isinstance(changes, recipe.Recipe) else make_recipe(changes)
-        result = run.train(asked, tmp_path / folder, [recorder], recorder.should_stop, **given)
+        result = run.train(asked, tmp_path / folder, [*observers, recorder], recorder.should_stop, **given)
         # A preview or checkpoint that fails is a warning only.
         assert warnings or not recorder.of(Warned), recorder.of(Warned)
         return result, recorder

@@ -26,6 +26,16 @@ class Working:
 
 
 @dataclass(frozen=True)
+class Busy:
+    """Something goes on for which the steps wait: loading, saving, previewing, validating."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+    """0 = not known."""
+
+
+@dataclass(frozen=True)
 class Started:
     """Training begins, or goes on."""
 
@@ -115,7 +125,7 @@ class Finished:
     """Why it is finished before all steps are done."""
 
 
-Event = Scanned | Working | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished
+Event = Scanned | Working | Busy | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished
 
 
 class Observer(Protocol):

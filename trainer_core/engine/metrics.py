@@ -78,7 +78,9 @@ def _lines(event: Event) -> list[dict]:
         best = {"best_step": event.best_step} if event.best_step else {}
         return [{"step": event.step, "validation": _finite(event.loss), **best}]
     if isinstance(event, Previewed):
-        return [{"step": event.step, "preview": event.path.name}]
+        count, height, width, _ = event.pictures.shape
+        shown = {"prompts": event.prompts, "count": count, "width": width, "height": height}
+        return [{"step": event.step, "preview": event.path.name, **shown}]
     if isinstance(event, Checkpointed):
         return [{"step": event.step, "checkpoint": event.path.name}]
     return []

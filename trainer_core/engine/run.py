@@ -25,16 +25,17 @@ from ..recipe import Recipe
 from . import checkpoints, memory_advice, optimizers, parameter_groups
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
-from .events import Audience, Finished, Observer, Scanned, Warned, Working
+from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
 from .failures import is_out_of_memory
 from .isolation import isolated
 from .metrics import MetricsFile
 from .output import file_name, is_as_asked, preview_settings, settings
+from .requests import FINISH, Requests
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
 from .session import Session
 from .trainer import Trainer
-from .validation import Record
+from .validation import Record, why_early
 
 PATHS = ("path", "mask_path", "cache_path")
 """Settings of a dataset, or of one of its folders, that are places."""
@@ -65,6 +66,7 @@ def train(
     scan: Scan | None = None,
     advice: CommandLine | None = None,
     device: torch.device | None = None,
+    requests: Requests | None = None,
 ) -> Result:
     """Trains what a recipe asks for, goes on with it, or returns it if it is finished.
 
@@ -74,6 +76,7 @@ def train(
         model, scan: a base and a dataset that are in memory already, instead of those that the recipe names.
         advice: how a person goes on, at the door where this was called; None = at the command line.
         device: where to train, where a host decides that; it is no part of the recipe, which may be repeated elsewhere.
+        requests: through which another thread asks for things meanwhile.
 
     Raises:
         BadInput: settings, base, dataset or folder cannot be used; nothing was changed.
@@ -84,7 +87,7 @@ def train(
         raise BadInput(*problems)
     audience = Audience(observers)
     with isolated():
-        return _Run(recipe, folder, audience, should_stop, advice or CommandLine(), device).go(model, scan)
+        return _Run(recipe, folder, audience, should_stop, advice or CommandLine(), device, requests).go(model, scan)
 
 
 class _Run:
@@ -96,8 +99,10 @@ class _Run:
         should_stop: Callable[[], bool],
         advice: CommandLine,
         device: torch.device | None = None,
+        requests: Requests | None = None,
     ):
         self.recipe, self.audience, self.should_stop, self.advice = recipe, audience, should_stop, advice
+        self.requests = requests or Requests()
         self.place = folder if callable(folder) else lambda fingerprint: Path(folder)
         self.device = device or pick_device(recipe.run.device)
         self.precision = pick_precision(recipe.run.precision, self.device)
@@ -114,6 +119,7 @@ class _Run:
         if scan is None:
             return self._nothing_done()
         if model is None:
+            self.audience.on(Busy("loading"))
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
                 model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
@@ -144,7 +150,7 @@ class _Run:
 
     def _scan(self) -> Scan | None:
         """None if it was stopped."""
-        scan = scan_dataset(self.recipe.dataset, self._watch("scanning"), self.should_stop)
+        scan = scan_dataset(self.recipe.dataset, self._watch("scanning"), self._shall_end)
         if scan.stopped:
             return None
         if scan.problems:
@@ -152,6 +158,10 @@ class _Run:
                 *(f"dataset.{problem}" if problem.startswith(OF_SETTINGS) else problem for problem in scan.problems)
             )
         return scan
+
+    def _shall_end(self) -> bool:
+        """Before the first step: to finish what has not begun is to stop."""
+        return self.should_stop() or self.requests.finishing
 
     def _watch(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.audience.on(Working(what, done, total))
@@ -201,7 +211,9 @@ class _Run:
 
     def _would_end(self, state: RunState) -> bool:
         """Whether a run that finished early would do so with what is asked for now: no more steps, no more patience."""
-        return self._is_exhausted(state) and state.total <= state.early_end
+        if self.recipe.run.existing == "continue":
+            return False
+        return (state.ended_by_hand or self._is_exhausted(state)) and state.total <= state.early_end
 
     def _is_exhausted(self, state: RunState) -> bool:
         return Record(**state.validation).is_exhausted(self.recipe.run.early_stop)
@@ -209,7 +221,7 @@ class _Run:
     def _already(self, folder: RunFolder, state: RunState) -> Result:
         path = folder.path / state.lora
         line = f"This run is finished (step {state.step} of {state.total}); nothing was left to do."
-        early = Record(**state.validation).verdict if state.step < state.total else ""
+        early = why_early(state.ended_by_hand, Record(**state.validation)) if state.step < state.total else ""
         self.audience.on(Finished("finished", state.step, state.total, path, [line], early))
         return Result("finished", folder.path, state.step, state.total, path)
 
@@ -232,7 +244,7 @@ class _Run:
         given = (self.recipe, model, dataset, self.precision, self.device, self.advice)
         with self._memory_told(lambda: memory_advice.encoding(*given)):
             encoder.to(self.device)
-            if not dataset.encode(encoder, self._watch("encoding"), self.should_stop):
+            if not dataset.encode(encoder, self._watch("encoding"), self._shall_end):
                 return self._nothing_done(folder, state)
             entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
             if not dataset.needs_encoder:
@@ -283,7 +295,11 @@ class _Run:
     def _steps(
         self, trainer: Trainer, folder: RunFolder, state: RunState, scan: Scan, prompts, record: Record
     ) -> Result:
-        state.status, state.step, state.early_end = "unfinished", trainer.step, 0
+        if state.ended_by_hand and self._would_end(state):  # and died in its last look, or is to be written otherwise
+            self.requests.ask(FINISH)
+        else:
+            state.early_end, state.ended_by_hand = 0, False
+        state.status, state.step = "unfinished", trainer.step
         # Before the recipe, which goes on with the run that it finds beside it.
         folder.save_state(state)
         self._write_recipe(folder)
@@ -292,7 +308,16 @@ class _Run:
         history = MetricsFile(folder.metrics, trainer.step, name, self._warn)
         audience = Audience([history, *self.audience.observers])
         session = Session(
-            trainer, folder, state, audience, self.should_stop, scan.fingerprint, prompts, self.advice, record
+            trainer,
+            folder,
+            state,
+            audience,
+            self.should_stop,
+            self.requests,
+            scan.fingerprint,
+            prompts,
+            self.advice,
+            record,
         )
         status = session.run()
         return Result(status, folder.path, trainer.step, trainer.total, session.lora)

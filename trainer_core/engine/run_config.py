@@ -84,8 +84,8 @@ class RunConfig:
     existing: str = option(
         "resume",
         help="What to do if the run folder holds this run already: go on with it (or return it finished), start anew "
-        "beside it, or refuse",
-        choices=("resume", "new", "error"),
+        "beside it, or refuse; continue = as resume, and a run that was ended early goes on, too",
+        choices=("resume", "new", "error", "continue"),
         decides=False,
     )
 

@@ -35,10 +35,23 @@ class RunState:
     """What its validations had shown when it last ended (`validation.Record`)."""
     early_end: int = 0
     """The steps that were asked for when the run finished before them; 0 = it did not."""
+    ended_by_hand: bool = False
+    """Whether it finished before them because somebody asked it to; else no validation was better."""
     patient_until: int = 0
     """Where early_stop would have ended the run, and somebody asked for more: it counts anew from there."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it is finished before all its steps."""
+        return self.status == "finished" and self.early_end > 0
+
+    def reopen(self) -> None:
+        """Makes a run that ended early one that goes on when it is asked for again."""
+        if not self.ended_by_hand:
+            self.patient_until = self.step
+        self.status, self.early_end, self.ended_by_hand = "stopped", 0, False
 
 
 class RunFolder:

@@ -16,13 +16,14 @@ from ..lora_file.save import save_lora
 from . import charts, checkpoints, memory_advice, metrics, sampling
 from .advice import CommandLine
 from .best import Best
-from .events import Audience, Checkpointed, Finished, Previewed, Started, Warned
+from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
 from .failures import Diverged, is_out_of_memory
 from .output import file_name, metadata, preview_settings, settings
 from .output_config import DTYPES
+from .requests import CHECKPOINT, SAMPLE, Requests
 from .run_folder import RunFolder, RunState
 from .trainer import Trainer
-from .validation import Record, Validation
+from .validation import Record, Validation, why_early
 
 Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
@@ -36,13 +37,15 @@ class Session:
         state: RunState,
         audience: Audience,
         should_stop: Callable[[], bool],
+        requests: Requests,
         dataset_fingerprint: str,
         prompts: Prompts,
         advice: CommandLine,
         record: Record,
     ):
         self.trainer, self.folder, self.state, self.audience = trainer, folder, state, audience
-        self.recipe, self.model, self.should_stop = trainer.recipe, trainer.model, should_stop
+        self.recipe, self.model = trainer.recipe, trainer.model
+        self.should_stop, self.requests = should_stop, requests
         self.dataset_fingerprint, self.prompts, self.advice = dataset_fingerprint, prompts, advice
         self.validation = Validation(trainer, record, state.patient_until, audience.on)
         self.best = Best(trainer, folder, self.validation, audience.on)
@@ -115,14 +118,28 @@ class Session:
                 self._attempt("checkpoint", self._checkpoint)
             if step < self.trainer.total:
                 self._look()
-        self.ended_early = step < self.trainer.total and self.validation.record.is_exhausted(run.early_stop)
-        self.stopped = self.should_stop()
+        self._obey()
+        exhausted, finishing = self.validation.record.is_exhausted(run.early_stop), self.requests.finishing
+        # Before the first step there is nothing to make a file of.
+        self.stopped = self.should_stop() or (finishing and step == 0)
+        self.ended_early = 0 < step < self.trainer.total and (exhausted or finishing)
+        if self.ended_early and not exhausted:
+            # Whoever goes on knows of it, should this process die before the file is made.
+            self.state.ended_by_hand, self.state.early_end = True, self.trainer.total
         return self.stopped or self.ended_early
+
+    def _obey(self) -> None:
+        """Does what was asked for; a checkpoint and a preview of this step that are there already are enough."""
+        if self.requests.take(CHECKPOINT):
+            self._attempt("checkpoint", self._checkpoint)
+        asked = self.requests.take(SAMPLE)
+        if asked and self.prompts[0] and self._previewed != self.trainer.step < self.trainer.total:
+            self._attempt("preview", self._preview)
 
     def _look(self, last: bool = False) -> None:
         run, step = self.recipe.run, self.trainer.step
         due = run.preview_every and step % run.preview_every == 0 and step not in self._seen
-        if self.prompts[0] and (last or due):
+        if self.prompts[0] and self._previewed != step and (last or due):
             self._attempt("preview", self._preview)
 
     def _attempt(self, what: str, action: Callable[[], object]) -> None:
@@ -141,9 +158,15 @@ class Session:
         preview, dataset = self.recipe.preview, self.trainer.dataset
         bucket = max(dataset.bucket_counts, key=lambda bucket: dataset.bucket_counts[bucket][1])
         size = (preview.width or bucket.width, preview.height or bucket.height)
+
+        def watch(done: int, total: int) -> None:
+            self.audience.on(Busy("previewing", done, total))
+
+        watch(0, 0)
         with self.trainer.at_rest(self.recipe.weights_of_previews), self.model.encoder_on(self.trainer.device):
+            told = (entries, negative)
             pictures = sampling.draw(
-                self.model, prompts, preview, *size, entries=(entries, negative), should_stop=self.should_stop
+                self.model, prompts, preview, *size, entries=told, should_stop=self.should_stop, watch=watch
             )
         if pictures is None:
             self.stopped = True
@@ -165,6 +188,7 @@ class Session:
         if step == self._saved_step:
             return
         self.trainer.tell_steps()
+        self.audience.on(Busy("saving"))
 
         def also(partial: Path) -> None:
             file = partial / f"{file_name(self.recipe)}.safetensors"
@@ -244,6 +268,7 @@ class Session:
         """The LoRA file of the trainer's present step, and the loss plot; who loads the file."""
         state = self.state
         self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"
+        self.audience.on(Busy("saving"))
         reports = self._export(self.lora)
         self._attempt(
             "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
@@ -259,8 +284,9 @@ class Session:
         # All steps may be done: what is missing then is the last look, which going on makes up for.
         status = "stopped" if self.stopped else "finished"
         if status == "finished" and self.ended_early:
-            state.early_end, early = trainer.total, self.validation.record.verdict
-            lines.append("To train on all the same, ask for more steps, or set early_stop to 0.")
+            state.early_end, early = trainer.total, why_early(state.ended_by_hand, self.validation.record)
+            otherwise = "" if state.ended_by_hand else ", set early_stop to 0"
+            lines.append(f"To train on all the same, ask for more steps{otherwise}, or set existing to continue.")
         if trainer.skipped:
             lines.append(f"{trainer.skipped} of {trainer.step} steps were skipped: their gradients were not finite.")
         if status == "stopped":

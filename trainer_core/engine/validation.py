@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ScionError
-from .events import Event, Validated, Warned
+from .events import Busy, Event, Validated, Warned
 from .trainer import Trainer
+
+BY_HAND = "as it was asked to"
 
 
 @dataclass
@@ -46,6 +48,11 @@ class Record:
         return f"the validation loss has not improved since step {self.best:,}"
 
 
+def why_early(by_hand: bool, record: Record) -> str:
+    """Why a run is finished before its last step."""
+    return BY_HAND if by_hand else record.verdict
+
+
 class Validation:
     """Validates when it is due, and remembers.
 
@@ -76,6 +83,7 @@ class Validation:
         """
         step, record = self._trainer.step, self.record
         self._trainer.tell_steps()
+        self._tell(Busy("validating"))
         loss = self._trainer.validate(self._weights)
         if record.weights not in ("", self._weights):
             self._tell(
