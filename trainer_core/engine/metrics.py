@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..files import write_text
 from .events import Checkpointed, Event, Previewed, Steps, Validated
@@ -103,12 +104,20 @@ def read(path: Path) -> list[dict]:
     """The lines of a history; a line that was torn by a crash is left out."""
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in _decoded(texts) if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
+def _decoded(texts: list[str]) -> list[Any]:
+    try:
+        # All at once takes little more than half the time, and a chart waits for it.
+        return json.loads(f"[{','.join(texts)}]")
+    except ValueError:
+        return [line for text in texts for line in _whole(text)]
+
+
+def _whole(text: str) -> list[Any]:
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return []

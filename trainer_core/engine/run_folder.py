@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import BadInput
+from ..errors import BadInput, ScionError
 from ..files import read_json, remove_partial, write_json
 
 
@@ -120,6 +121,39 @@ class RunFolder:
 
     def save_state(self, state: RunState) -> None:
         write_json(self._state, asdict(state))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.lstat().st_size for path in self.path.rglob("*") if path.is_symlink() or path.is_file())
+
+    def delete(self) -> int:
+        """Takes the run away with all that is in its folder; how many bytes that were.
+
+        Raises:
+            BadInput: another process is in it.
+            ScionError: not all of it could be deleted.
+        """
+        with self.locked():
+            size = self.size
+            # run.json goes last: what is left when this is interrupted is a run still, which can be deleted again.
+            last = (self.path / ".lock", self._state)
+            try:
+                for path in [path for path in self.path.iterdir() if path not in last]:
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+                self._state.unlink()
+            except OSError as error:
+                raise ScionError(
+                    f"{self.path}: could not be deleted ({error}); close the program that holds it, and try again"
+                ) from error
+        # Who waited for the lock holds it now.
+        with contextlib.suppress(OSError):
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
+        return size
 
     def difference(self, state: RunState, settings: dict[str, Any]) -> str:
         """In words, how another recipe's deciding settings differ from those of the run that is here."""

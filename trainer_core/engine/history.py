@@ -1,0 +1,110 @@
+"""A run's history as a chart needs it: the columns of its metrics file, thinned to as many points as can be seen."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Points = list[tuple[int, float]]
+SMOOTHED_MOST = 100
+"""Steps whose losses are averaged for the loss of a run, as in its plot."""
+
+
+@dataclass
+class Thinned:
+    """The loss by buckets of equal width in steps; where no bucket holds more than one step, the loss itself."""
+
+    step: list[int] = field(default_factory=list)
+    """The last step of each bucket that has a loss."""
+    loss: list[float] = field(default_factory=list)
+    """Mean of the bucket."""
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+
+class History:
+    """Columns of a metrics file, in the order of the steps.
+
+    Args:
+        lines: as `metrics.read` gives them.
+    """
+
+    def __init__(self, lines: Iterable[dict[str, Any]]):
+        steps, losses, rates = [], [], []
+        self.validation: list[tuple[int, float | None]] = []
+        self.best: int = 0
+        """The step with the lowest validation loss; 0 = none."""
+        self.previews: list[dict[str, Any]] = []
+        self.checkpoints: list[int] = []
+        self.seconds_per_step: float | None = None
+        self.last = 0
+        """The last step that is told of."""
+        for line in lines:
+            self.last = max(self.last, line["step"])
+            if "loss" in line:
+                steps.append(line["step"])
+                losses.append(np.nan if line["loss"] is None else line["loss"])
+                rates.append(line.get("learning_rate", np.nan))
+                self.seconds_per_step = line.get("seconds", self.seconds_per_step)
+            elif "validation" in line:
+                self.validation.append((line["step"], line["validation"]))
+                self.best = line.get("best_step", self.best)
+            elif "preview" in line:
+                self.previews.append(_preview(line))
+            elif "checkpoint" in line:
+                self.checkpoints.append(line["step"])
+        self.steps = np.array(steps, dtype=np.int64)
+        self.losses, self.rates = np.array(losses, dtype=np.float64), np.array(rates, dtype=np.float64)
+
+    def thinned(self, points: int, after: int = 0) -> Thinned:
+        """The losses of the steps after one.
+
+        Args:
+            points: at most so many buckets; at least 1.
+        """
+        told = (self.steps > after) & np.isfinite(self.losses)
+        steps, losses = self.steps[told], self.losses[told]
+        if not len(steps):
+            return Thinned()
+        width = -(-int(steps[-1] - steps[0] + 1) // points) if len(steps) > points else 1
+        buckets = (steps - steps[0]) // width
+        starts = np.flatnonzero(np.diff(buckets, prepend=-1))
+        ends = np.append(starts[1:], len(steps))
+        return Thinned(
+            steps[ends - 1].tolist(),
+            (np.add.reduceat(losses, starts) / (ends - starts)).tolist(),
+            np.minimum.reduceat(losses, starts).tolist(),
+            np.maximum.reduceat(losses, starts).tolist(),
+        )
+
+    def learning_rate(self, points: int, after: int = 0) -> Points:
+        """Step and rate wherever it changed, at most so many times; the last step with its own, too."""
+        told = (self.steps > after) & np.isfinite(self.rates)
+        steps, rates = self.steps[told], self.rates[told]
+        if not len(steps):
+            return []
+        changed = np.flatnonzero(np.diff(rates, prepend=np.nan))
+        if len(changed) > points:
+            changed = changed[np.linspace(0, len(changed) - 1, points).astype(int)]
+        kept = np.unique(np.append(changed, len(steps) - 1))
+        return list(zip(steps[kept].tolist(), rates[kept].tolist(), strict=True))
+
+    @property
+    def smoothed_loss(self) -> float | None:
+        """Mean of the last tenth of the losses, at most of SMOOTHED_MOST; None where there are none."""
+        losses = self.losses[np.isfinite(self.losses)]
+        if not len(losses):
+            return None
+        return float(losses[-max(1, min(SMOOTHED_MOST, len(losses) // 10)) :].mean())
+
+    @property
+    def best_validation(self) -> dict[str, Any] | None:
+        loss = dict(self.validation).get(self.best)
+        return None if loss is None else {"step": self.best, "loss": loss}
+
+
+def _preview(line: dict[str, Any]) -> dict[str, Any]:
+    told = {key: line.get(key) for key in ("prompts", "count", "width", "height")}
+    # An older Scion told the name alone.
+    return {"step": line["step"], "name": line["preview"], **told, "prompts": told["prompts"] or []}
