@@ -77,13 +77,20 @@ class TrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
-        from .host import memory, running
+    def fingerprint_inputs(cls, existing="resume", **held):
+        from .host import active
 
-        observer = running.NodeObserver(cls.hidden.unique_id)
-        with memory.ours(), running.notes_shown(), said_of_widgets(ALL):
+        # What the host remembers of a run is of no use where that run was ended, opened again or deleted by hand since.
+        return active.changes() if existing in ("resume", "continue") else None
+
+    @classmethod
+    def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
+        from .host import memory, observer, running
+
+        watching = observer.NodeObserver(cls.hidden.unique_id)
+        with watching.present(), memory.ours(), running.notes_shown(), said_of_widgets(ALL):
             try:
-                result = _trained(observer, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)
+                result = _trained(watching, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)
             finally:
                 memory.release()
         if result.status == "stopped":
@@ -110,6 +117,7 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
         scan=dataset.scan,
         advice=InTheGraph(recipe.run.existing),
         device=memory.device(),
+        requests=observer.requests,
     )
 
 

@@ -64,6 +64,22 @@ def dataset_folder(name: str, what: str = "folder") -> Path:
     )
 
 
+def folder_in_input(name: str) -> Path:
+    """The host's input folder of that name, for new files; it need not be there.
+
+    Raises:
+        BadInput: it is no name of a folder below the input folder, or leads out of it.
+    """
+    root = Path(folder_paths.get_input_directory())
+    parts = name.split("/")
+    folder = root.joinpath(*parts)
+    if len(parts) > 2 or any(part.startswith(".") or not _is_name(part) or len(part) > 120 for part in parts):
+        raise BadInput(f"{name!r:.140} cannot be a dataset's name; use letters, digits, spaces, - and _")
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise BadInput(f"{name!r:.140} is a link that leads out of {root}")
+    return folder
+
+
 def fingerprint(folder: Path) -> str:
     """Changes when a picture or caption is added, removed or written; cheap, because it is asked at every queue.
 

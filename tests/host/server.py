@@ -191,14 +191,19 @@ class HostServer:
         text = self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
         return COLOURS.sub("", text)
 
-    def request(self, path: str, body: Any = None, timeout: float = 60) -> bytes:
-        """GET, or POST of JSON where there is a body.
+    def request(self, path: str, body: Any = None, timeout: float = 60, method: str = "", **headers: str) -> bytes:
+        """GET, or POST of JSON where there is a body, or another method.
+
+        Args:
+            headers: with _ for -.
 
         Raises:
             HttpError: the host answered with an error.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"} if data else {})
+        said = {name.replace("_", "-"): text for name, text in headers.items()}
+        said |= {"Content-Type": "application/json"} if data else {}
+        request = urllib.request.Request(self.url + path, data, said, method=method or None)
         try:
             with self._open(request, timeout=timeout) as answer:
                 return answer.read()

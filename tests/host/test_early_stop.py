@@ -45,16 +45,17 @@ def test_run_ends_when_two_validations_were_no_better_and_says_so(ran):
     best = 1 + losses.index(min(losses))
     last = len(losses)
     assert last == best + 2 < 40
-    assert [said["best_step"] for said in validated][-3:] == [best] * 3
+    assert [said["best"]["step"] for said in validated][-3:] == [best] * 3
     assert (finished["status"], finished["step"], finished["total"]) == ("finished", last, 40)
-    assert finished["early"] == f"the validation loss has not improved since step {best}"
+    why = f"the validation loss has not improved since step {best}"
+    assert (finished["early"], finished["lines"][0]) == (True, f"It ended early, {why}.")
     told = f"validation loss {losses[-1]:.4f} (best {min(losses):.4f} at step {best})"
     assert any(line.startswith(f"Step {last} of 40 · ") and line.endswith(told) for line in lines)
-    assert lines[-1].startswith(f"Finished early at step {last} of 40: {finished['early']}. In early-")
+    assert lines[-1].startswith(f"Finished early at step {last} of 40: {why}. In early-")
 
 
 def test_file_has_the_average_of_the_best_step(ran, run):
-    best = ran[1][-1]["best_step"]
+    best = ran[1][-1]["best"]["step"]
     kept = run.folder / "checkpoints" / f"step-{best:08d}"
     with safe_open(run.file, "pt") as file:
         said = file.metadata()

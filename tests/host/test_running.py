@@ -75,6 +75,7 @@ def test_every_message_names_node_and_prompt_and_once_known_the_run(ran, run):
 
 def test_messages_come_in_the_order_of_a_run(ran):
     names = [message.type.removeprefix("scion.") for message in ran.messages if message.type.startswith("scion.")]
+    names = [name for name in names if name != "working"]
     assert set(names) == set(KINDS)
     assert (names[:3], names[-1]) == (["scanned", "started", "step"], "finished")
     assert [names.count(once) for once in ("scanned", "started", "finished")] == [1, 1, 1]
@@ -135,18 +136,29 @@ def test_validations_tell_the_loss_on_the_pictures_held_out(ran):
     assert [one["step"] for one in said] == [3, 6, 9, 12]
     assert all(math.isfinite(one["loss"]) and one["loss"] > 0 for one in said)
     assert len({one["loss"] for one in said}) == 4
+    lowest = min(said, key=lambda one: one["loss"])
+    assert said[-1]["best"] == {"step": lowest["step"], "loss": lowest["loss"]}
+
+
+def test_what_the_steps_wait_for_is_told(ran):
+    phases = [one["what"] for one in told(ran, "working")]
+    assert set(phases) == {"encoding", "validating", "saving", "previewing"}
+    drawn = [(one["done"], one["total"]) for one in told(ran, "working") if one["what"] == "previewing"]
+    assert drawn == [(0, 0), (1, 1)] * 2  # two previews of one denoising step
 
 
 def test_previews_are_told_by_name_and_prompt(ran, run):
     said = told(ran, "preview")
     assert [one["step"] for one in said] == [6, 12]
     assert said[0]["prompts"] == ["a red ring", "a blue ball"]
+    assert (said[0]["count"], said[0]["width"], said[0]["height"]) == (2, 64, 64)
     assert all((run.folder / "previews" / one["name"]).is_file() for one in said)
 
 
 def test_end_is_told_with_the_file(ran, run):
     [said] = told(ran, "finished")
     assert (said["status"], said["step"], said["total"], said["lora"]) == ("finished", STEPS, STEPS, run.file.name)
+    assert said["early"] is False
     assert any("ComfyUI" in line for line in said["lines"])
 
 
@@ -201,22 +213,17 @@ def test_nodes_show_a_line_of_text_of_what_they_do(module_host, graph):
 
 def test_history_of_a_run_is_the_sum_of_its_messages(module_host, ran, run):
     answer = module_host.get(f"/scion/runs/{run.folder.name}")
-    history = answer.pop("history")
-    assert answer == {
-        "run": run.folder.name,
-        "status": "finished",
-        "step": STEPS,
-        "total": STEPS,
-        "lora": run.file.name,
-    }
-    assert {line["step"]: line["loss"] for line in history if "loss" in line} == losses(ran)
-    for kind, key, value in (
-        ("validation", "validation", "loss"),
-        ("preview", "preview", "name"),
-        ("checkpoint", "checkpoint", "name"),
-    ):
-        kept = [(line["step"], line[key]) for line in history if key in line]
-        assert kept == [(said["step"], said[value]) for said in told(ran, kind)]
+    state = {"status": "finished", "early": False, "active": False, "step": STEPS, "total": STEPS}
+    assert {"run": run.folder.name, "lora": run.file.name, **state}.items() <= answer.items()
+    assert dict(zip(answer["series"]["step"], answer["series"]["loss"], strict=True)) == losses(ran)
+    assert answer["validation"] == [[said["step"], said["loss"]] for said in told(ran, "validation")]
+    assert answer["best"] == told(ran, "validation")[-1]["best"]
+    assert answer["checkpoints"] == [said["step"] for said in told(ran, "checkpoint")]
+    carried = ("node", "prompt_id", "run")
+    assert answer["previews"] == [
+        {key: value for key, value in said.items() if key not in carried} for said in told(ran, "preview")
+    ]
+    assert answer["settings"]["adapter.rank"] == 4 and answer["learning_rate"][0] == [1, 1e-3]
 
 
 def test_history_can_be_had_while_the_run_goes_on(module_host, graph):
@@ -228,7 +235,7 @@ def test_history_can_be_had_while_the_run_goes_on(module_host, graph):
         listener.until_done(prompt_id)
     told = message.data["first"] + len(message.data["losses"]) - 1
     assert (answer["status"], answer["total"]) == ("unfinished", 60)
-    steps = [line["step"] for line in answer["history"]]
+    steps = answer["series"]["step"]
     assert steps == list(range(1, len(steps) + 1))
     assert told <= len(steps) < 60
 
@@ -238,7 +245,7 @@ def test_unknown_run_is_not_found(module_host, ran, run_id):
     (module_host.base / "output" / "scion" / "no-run").mkdir(exist_ok=True)
     with pytest.raises(Exception, match=r"^HTTP 404") as caught:
         module_host.get(f"/scion/runs/{run_id}")
-    assert "history" not in str(caught.value)
+    assert "series" not in str(caught.value)
 
 
 def test_folder_beside_the_runs_is_no_run(module_host, ran, run):
@@ -262,8 +269,7 @@ def test_run_without_anyone_listening_is_the_same_run(module_host, graph, prompt
     assert unheard.folder != run.folder
     assert unheard.tensors.keys() == run.tensors.keys()
     assert all(torch.equal(tensor, run.tensors[name]) for name, tensor in unheard.tensors.items())
-    history = module_host.get(f"/scion/runs/{unheard.folder.name}")["history"]
-    assert [line["loss"] for line in history if "loss" in line] == run.losses
+    assert module_host.get(f"/scion/runs/{unheard.folder.name}")["series"]["loss"] == run.losses
 
 
 def test_two_prompts_run_one_after_the_other(module_host, graph):

@@ -137,9 +137,20 @@ def signatures(host):
 
 
 @pytest.fixture
-def request_of():
-    """Builds the request that a route's handler gets."""
-    return lambda **match: fakes.Request(match)
+def ask(pack, host):
+    """ask("GET", path): the answer of the pack's routes, with its JSON, or its bytes, as `body`."""
+    web, test = pytest.importorskip("aiohttp.web"), pytest.importorskip("aiohttp.test_utils")
+    yarl = pytest.importorskip("yarl")
+
+    async def answer(method, path, most, given):
+        app = web.Application(client_max_size=most)
+        app.add_routes(host.server.routes)
+        async with test.TestClient(test.TestServer(app)) as client:
+            async with client.request(method, yarl.URL(path, encoded=True), **given) as got:
+                body = await (got.json() if got.content_type == "application/json" else got.read())
+                return SimpleNamespace(status=got.status, body=body, headers=got.headers)
+
+    return lambda method, path, most=2**20, **given: asyncio.run(answer(method, path, most, given))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Strict stand-ins for what the pack uses of ComfyUI: only what is used, with the original's signatures."""
 
 import contextlib
-import dataclasses
 import importlib.machinery
 import importlib.util
 import os
@@ -106,51 +105,37 @@ class FolderPaths:
         raise FileNotFoundError(f"Model in folder '{folder_name}' with filename '{filename}' not found.")
 
 
-class Routes:
-    """aiohttp's table of routes, as far as a GET goes."""
+class NoRoutes:
+    """Takes routes that nobody asks, where aiohttp, which the host brings, is not installed."""
 
-    def __init__(self):
-        self.handlers = {}
+    def __getattr__(self, method):
+        return lambda path: lambda handler: handler
 
-    def get(self, path):
-        def add(handler):
-            assert path not in self.handlers, path
-            self.handlers[path] = handler
-            return handler
 
-        return add
+def routes():
+    try:
+        from aiohttp import web
+    except ModuleNotFoundError:
+        return NoRoutes()
+    return web.RouteTableDef()
 
 
 class PromptServer:
     def __init__(self):
-        self.routes, self.client_id = Routes(), "page"
+        self.routes, self.client_id = routes(), "page"
 
     def reset(self):
         """The routes stay: the pack adds them once, when it is loaded."""
         self.sent, self.texts = [], []
 
     def send_sync(self, event, data, sid=None):
-        assert sid == self.client_id, sid
+        # What is told of a run goes to all pages, of a saved file to the one that queued.
+        assert sid == (self.client_id if event == "scion.saved" else None), (event, sid)
         self.sent.append((event, data))
 
     def send_progress_text(self, text, node_id, sid=None):
         assert isinstance(text, str) and sid == self.client_id, (text, sid)
         self.texts.append((node_id, text))
-
-
-@dataclasses.dataclass
-class Request:
-    match_info: dict
-
-
-@dataclasses.dataclass
-class Response:
-    body: object
-    status: int
-
-
-def json_response(data, *, status=200):
-    return Response(data, status)
 
 
 class InterruptProcessingException(BaseException):
@@ -220,8 +205,6 @@ class Host:
             "comfy_execution.utils": {"get_executing_context": lambda: None},
             "folder_paths": {name: getattr(self.folders, name) for name in FOLDERS},
             "server": {"PromptServer": PromptServer},
-            "aiohttp": {},
-            "aiohttp.web": {"json_response": json_response, "Request": Request, "Response": Response},
             "comfy": {},
             "comfy.model_management": {
                 **{name: getattr(self.work, name) for name in WORK},
@@ -229,6 +212,10 @@ class Host:
             },
             "comfy.utils": {"ProgressBar": self.work.bar()},
         }
+        if importlib.util.find_spec("aiohttp") is None:
+            names = ("Request", "Response", "StreamResponse", "RouteTableDef")
+            contents["aiohttp"] = {"BodyPartReader": object}
+            contents["aiohttp.web"] = dict.fromkeys(names, object)
         made = {}
         for name, content in contents.items():
             module = made[name] = types.ModuleType(name)

@@ -72,8 +72,22 @@ def test_the_entrance_gives_an_extension_and_the_folder_of_the_page_s_scripts(pa
     assert issubclass(pack("nodes").Scion, fake_io.ComfyExtension)
 
 
-def test_the_history_of_runs_is_the_one_route(pack, host):
-    assert list(host.server.routes.handlers) == ["/scion/runs/{run}"]
+def test_every_route_is_the_packs_own_and_names_runs_and_datasets(pack, host):
+    pytest.importorskip("aiohttp")
+    runs, datasets = "/scion/runs/{run}", "/scion/datasets/{name}"
+    assert sorted((route.method, route.path) for route in host.server.routes) == [
+        ("DELETE", runs),
+        ("GET", "/scion/active"),
+        ("GET", f"{datasets}/items"),
+        ("GET", f"{datasets}/thumbnails/{{key:.+}}"),
+        ("GET", "/scion/runs"),
+        ("GET", runs),
+        ("GET", f"{runs}/previews/{{name}}"),
+        ("POST", f"{datasets}/files"),
+        ("POST", f"{runs}/commands"),
+        ("POST", f"{runs}/continue"),
+        ("PUT", f"{datasets}/captions/{{key:.+}}"),
+    ]
 
 
 def test_the_fakes_are_gone_when_they_are_no_longer_needed(install):

@@ -74,9 +74,9 @@ def test_progress_comes_once_a_minute(observer, pack, events, caplog, monkeypatc
 )
 def test_the_node_says_how_a_run_ended(pack, events, status, step, lora, trained, said):
     event = events.Finished(status, step, 300, Path(lora) if lora else None)
-    assert pack("nodes.host.running")._end(event, trained) == said
+    assert pack("nodes.host.observer")._end(event, trained) == said
 
 
 def test_numbers_that_json_does_not_know_are_nothing(pack):
-    finite = pack("nodes.host.running")._finite
+    finite = pack("nodes.host.observer")._finite
     assert finite({"losses": [1.0, float("nan"), float("inf")], "step": 3}) == {"losses": [1.0, None, None], "step": 3}

@@ -52,7 +52,7 @@ def list_folder(root: Path, config: DatasetConfig, index: ScanIndex) -> Listing:
         index: knows the captions of text files that have not changed since they were read.
     """
     listing = Listing()
-    tables = [] if config.captions == "files" else [t for f in (root, root / "train") for t in _tables_in(f)]
+    tables = [] if config.captions == "files" else tables_of(root)
     away = [table for table in tables if not table.resolve().is_relative_to(root)]
     if away:
         name = away[0].relative_to(root).as_posix()
@@ -72,8 +72,9 @@ def list_folder(root: Path, config: DatasetConfig, index: ScanIndex) -> Listing:
     return listing
 
 
-def _tables_in(folder: Path) -> list[Path]:
-    return [folder / name for name in TABLES if (folder / name).is_file()]
+def tables_of(root: Path) -> list[Path]:
+    """The metadata tables of a dataset, which decide alone which pictures belong and what their captions are."""
+    return [path for folder in (root, root / "train") for name in TABLES if (path := folder / name).is_file()]
 
 
 def _from_table(root: Path, table: Path, listing: Listing, index: ScanIndex) -> None:

@@ -68,6 +68,19 @@ def open_picture(item: Item) -> Image.Image:
         raise BadInput(f"{shown(item.key)}: {error}") from None
 
 
+def thumbnail(path: str, side: int) -> Image.Image:
+    """A file's picture, upright, 8-bit RGB, its longer side at most `side` pixels.
+
+    Raises:
+        ValueError: in words for a person, to be put behind the picture's name.
+    """
+    opened = _opened(_bytes_of(path))
+    opened.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size
+    small = _decoded(opened)
+    small.thumbnail((side, side))
+    return small
+
+
 def alpha_of(picture: Picture) -> Image.Image | None:
     """How opaque a picture is, upright, 8 bits of grey; None where it has no transparency.
 

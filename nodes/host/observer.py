@@ -1,0 +1,219 @@
+"""What the page hears of a run in the graph, and what its node shows."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.utils
+import numpy as np
+import torch
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+
+from ...trainer_core.engine.events import (
+    Busy,
+    Checkpointed,
+    Event,
+    Finished,
+    Previewed,
+    Scanned,
+    Started,
+    Steps,
+    Validated,
+    Warned,
+    Working,
+)
+from ...trainer_core.engine.requests import Requests
+from . import active
+from .running import INTERVAL, Watch, advance, say, server_of_host
+
+PREVIEW_SIDE = 768
+"""Pixels of the longer side of the preview that is sent; the run folder keeps the whole picture."""
+
+
+class NodeObserver:
+    """Tells of a run: by the host's progress bar and preview, a line on the node, and `scion.*` events to all pages.
+
+    Each event carries node, prompt and, once it is known, run (the id by which `/scion/runs/<id>` gives the history).
+    """
+
+    def __init__(self, node: str):
+        context = get_executing_context()
+        self.node, self.requests = node, Requests()
+        self._training = active.Training(node, context.prompt_id if context else None, self.requests)
+        self._bar: comfy.utils.ProgressBar | None = None
+        self._watch: tuple[str, Watch] = ("", Watch(node))
+        self._waiting: dict[str, Any] | None = None
+        self._sent = 0.0
+        self._told: tuple[str, float] = ("", 0.0)
+        """Of what the steps wait for: what was told last, and when."""
+        self._validated = ""
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """While this lasts, pages are told that the node trains, and its run takes commands."""
+        active.enter(self._training)
+        try:
+            yield
+        except Exception as error:
+            self._send("failed", message=str(error), step=self._training.step)
+            raise
+        finally:
+            active.leave(self._training)
+
+    def on(self, event: Event) -> None:
+        if not isinstance(event, Steps):
+            self._flush()
+        match event:
+            case Scanned():
+                self._send("scanned", lines=event.lines)
+            case Working():
+                self._working(event)
+            case Busy():
+                self._busy(event)
+            case Started():
+                self._started(event)
+            case Steps():
+                self._steps(event)
+            case Previewed():
+                self._previewed(event)
+            case Validated():
+                self._on_validated(event)
+            case Checkpointed():
+                self._send("checkpoint", step=event.step, name=event.path.name)
+            case Warned():
+                self._send("warning", message=event.message)
+            case Finished():
+                self._finished(event)
+
+    def _send(self, name: str, /, **data: Any) -> None:
+        if server := server_of_host():
+            of = self._training
+            told = {"node": self.node, "prompt_id": of.prompt, "run": of.run, **_finite(data)}
+            # Not to the page that queued alone: others watch, too, and it may have been loaded anew.
+            server.send_sync(f"scion.{name}", told, None)
+
+    def _working(self, event: Working) -> None:
+        if self._watch[0] != event.what:
+            self._watch = event.what, Watch(self.node, event.what.capitalize())
+        self._watch[1](event.done, event.total)
+        self._busy(event)
+
+    def _busy(self, event: Working | Busy) -> None:
+        self._training.phase = {"what": event.what, "done": event.done, "total": event.total}
+        now = time.monotonic()
+        if event.what != self._told[0] or event.done == event.total or now - self._told[1] >= INTERVAL:
+            self._told = event.what, now
+            self._send("working", **self._training.phase)
+
+    def _started(self, event: Started) -> None:
+        of = self._training
+        of.run, of.step, of.total, of.phase = event.folder.name, event.step, event.total, None
+        self._bar = comfy.utils.ProgressBar(event.total, node_id=self.node)
+        advance(self._bar, event.step, event.total)
+        self._send(
+            "started",
+            step=event.step,
+            total=event.total,
+            modules=event.modules,
+            parameters=event.parameters,
+            precision=event.precision,
+            device=event.device,
+        )
+
+    def _steps(self, event: Steps) -> None:
+        """Gathers what comes faster than it may be sent."""
+        self._training.step, self._training.phase, self._told = event.last, None, ("", 0.0)
+        waiting = self._waiting or {"first": event.first, "losses": []}
+        waiting["losses"] += event.losses
+        waiting |= {
+            "total": event.total,
+            "learning_rate": event.learning_rate,
+            "epoch": event.epoch,
+            "seconds_per_step": event.seconds_per_step,
+            "seconds_left": event.seconds_left,
+            "memory": event.memory,
+        }
+        self._waiting = waiting
+        if time.monotonic() - self._sent >= INTERVAL or event.last == event.total:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting is None:
+            return
+        waiting, self._waiting, self._sent = self._waiting, None, time.monotonic()
+        last = waiting["first"] + len(waiting["losses"]) - 1
+        advance(self._bar, last, waiting["total"])
+        self._send("step", **waiting)
+        say(_line(last, waiting) + self._validated, self.node)
+
+    def _on_validated(self, event: Validated) -> None:
+        self._validated = f" · {event.line}"
+        best = {"step": event.best_step, "loss": event.best_loss} if event.best_step else None
+        self._send("validation", step=event.step, loss=event.loss, best=best)
+        say(f"Step {event.step:,} of {self._bar.total:,}{self._validated}", self.node)
+
+    def _previewed(self, event: Previewed) -> None:
+        strip = Image.fromarray((torch.cat(list(event.pictures), dim=1).numpy() * 255).round().astype(np.uint8))
+        # The host would enlarge what is smaller.
+        limit = PREVIEW_SIDE if max(strip.size) > PREVIEW_SIDE else None
+        # The last pictures may be those of an earlier step, the best.
+        advance(self._bar, max(event.step, self._training.step), self._bar.total, ("JPEG", strip, limit))
+        count, height, width, _ = event.pictures.shape
+        shown = {"prompts": event.prompts, "count": count, "width": width, "height": height}
+        self._send("preview", step=event.step, name=event.path.name, **shown)
+
+    def _finished(self, event: Finished) -> None:
+        lora = event.lora.name if event.lora else None
+        if event.lora:  # of a run that was finished before, this is the first that is known of it
+            self._training.run = event.lora.parent.name
+        self._send(
+            "finished",
+            status=event.status,
+            step=event.step,
+            total=event.total,
+            lora=lora,
+            lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
+            early=bool(event.early),
+        )
+        say(_end(event, trained=self._bar is not None), self.node)
+
+
+def _end(event: Finished, trained: bool) -> str:
+    """What the node says when a run has ended."""
+    if event.status == "stopped" and event.step:
+        return f"Stopped and kept at step {event.step:,} of {event.total:,}. Run goes on from here."
+    if event.status == "stopped":
+        return "Stopped before the first step."
+    if event.early:
+        return f"Finished early at step {event.step:,} of {event.total:,}: {event.early}. In {event.lora.parent.name}"
+    done = (
+        f"Finished: {event.total:,} steps" if trained else f"Finished before, {event.total:,} steps: nothing to train"
+    )
+    return f"{done}. In {event.lora.parent.name}" if event.lora else f"{done}."
+
+
+def _finite(value: Any) -> Any:
+    """None for numbers that JSON does not know, such as a diverging loss: browsers would refuse the whole message."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(step: int, told: dict[str, Any]) -> str:
+    """What the node says while it trains."""
+    losses = told["losses"]
+    speed = told["seconds_per_step"]
+    pace = f"{speed:.2f} s/step" if speed >= 1 else f"{1 / speed:.1f} steps/s" if speed else ""
+    loss, left = sum(losses) / len(losses), _span(told["seconds_left"])
+    return f"Step {step:,} of {told['total']:,} · loss {loss:.4f} · {pace} · {left} left"
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

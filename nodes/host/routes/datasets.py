@@ -1,0 +1,156 @@
+"""What pages ask about datasets, by their names: pictures with captions, thumbnails, new captions, new files."""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from ....trainer_core.data import browse
+from ....trainer_core.data.pictures import thumbnail
+from ....trainer_core.errors import BadInput
+from .. import datasets, paths
+from ..uploads import Upload
+from .answers import Refused, answering, changing, said_in, whole_number
+
+ITEMS, ITEMS_MOST = 100, 500
+SIDE, SIDE_MOST = 192, 1024
+RESOLUTION_MOST = 8192
+THUMBNAILS_KEPT = 512
+"""Of at most some 20 kB at the side that is asked for by default."""
+AT_ONCE = 2
+"""Pictures that are opened at a time for thumbnails: one may take 256 MB of memory."""
+FILES_MOST = 2000
+PIECE = 2**18
+
+_opening = asyncio.Semaphore(AT_ONCE)
+
+
+def register(routes: web.RouteTableDef) -> None:
+    routes.get("/scion/datasets/{name}/items")(answering(_items))
+    routes.get("/scion/datasets/{name}/thumbnails/{key:.+}")(answering(_thumbnail))
+    routes.put("/scion/datasets/{name}/captions/{key:.+}")(changing(_caption))
+    routes.post("/scion/datasets/{name}/files")(changing(_files))
+
+
+async def _items(request: web.Request) -> web.Response:
+    folder = await _folder(request)
+    offset = whole_number(request, "offset", 0, 0, 10**8)
+    limit = whole_number(request, "limit", ITEMS, 1, ITEMS_MOST)
+    resolution = whole_number(request, "resolution", 0, 0, RESOLUTION_MOST)
+    try:
+        page = await asyncio.to_thread(browse.page, folder, offset, limit, resolution, paths.encoded_cache())
+    except BadInput as error:
+        raise Refused(400, str(error)) from None
+    return web.json_response(dataclasses.asdict(page))
+
+
+async def _thumbnail(request: web.Request) -> web.Response:
+    folder, side = await _folder(request), whole_number(request, "side", SIDE, 16, SIDE_MOST)
+    path = await asyncio.to_thread(_picture, folder, request.match_info["key"])
+    status = path.stat()
+    stamp = status.st_size, status.st_mtime_ns
+    mark = f'"{status.st_size:x}-{status.st_mtime_ns:x}-{side}"'
+    # A browser keeps it, and asks whether it still is the same.
+    headers = {"ETag": mark, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    if request.headers.get("If-None-Match") == mark:
+        return web.Response(status=304, headers=headers)
+    try:
+        async with _opening:
+            data = await asyncio.to_thread(_drawn, str(path), side, stamp)
+    except ValueError as error:
+        raise Refused(409, f"{path.name} {error}") from None
+    return web.Response(body=data, content_type="image/jpeg", headers=headers)
+
+
+async def _caption(request: web.Request) -> web.Response:
+    folder, said = await _folder(request), await said_in(request)
+    caption = said.get("caption")
+    if not isinstance(caption, str):
+        raise Refused(400, "caption: expected a text")
+    if folder == datasets.EXAMPLE_DATASET:
+        raise Refused(409, "the built-in example stays as it is; copy its folder into ComfyUI/input to change it")
+    await asyncio.to_thread(_picture, folder, request.match_info["key"])
+    await asyncio.to_thread(browse.write_caption, folder, request.match_info["key"], caption)
+    return web.json_response({})
+
+
+async def _files(request: web.Request) -> web.Response:
+    """Each file is taken or refused by itself."""
+    replace = request.query.get("replace") == "1"
+    if not request.content_type.startswith("multipart/"):
+        raise Refused(400, "expected files, as a form sends them")
+    folder = datasets.folder_in_input(request.match_info["name"])
+    made = [place for place in (folder, folder.parent) if not place.exists()]
+    written, refused = [], []
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
+        if not isinstance(part, BodyPartReader) or part.filename is None:
+            continue
+        if len(written) + len(refused) == FILES_MOST:
+            raise Refused(413, f"more than {FILES_MOST:,} files at once; those before are there. Send the others after")
+        try:
+            await _received(part, folder, replace, request.client_max_size)
+            written.append(part.filename)
+        except ValueError as error:
+            refused.append({"name": part.filename, "why": str(error)})
+    if not written:
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()
+    return web.json_response({"written": written, "refused": refused})
+
+
+async def _received(part: BodyPartReader, folder: Path, replace: bool, most: int) -> None:
+    """
+    Args:
+        most: bytes of a file, which the host allows.
+
+    Raises:
+        ValueError: it is not taken, in words for a person.
+    """
+    try:
+        upload = await asyncio.to_thread(Upload, folder, part.filename, replace)
+    except OSError as error:
+        raise ValueError(f"cannot be written ({error.strerror or error}).") from None
+    try:
+        while piece := await part.read_chunk(PIECE):
+            if upload.size + len(piece) > most:
+                raise ValueError(f"is larger than {most:,} bytes, which ComfyUI takes (--max-upload-size).")
+            await asyncio.to_thread(upload.write, piece)
+        async with _opening:
+            await asyncio.to_thread(upload.finish)
+    except OSError as error:
+        raise ValueError(f"cannot be written ({error.strerror or error}).") from None
+    finally:
+        await asyncio.to_thread(upload.close)
+
+
+async def _folder(request: web.Request) -> Path:
+    """
+    Raises:
+        Refused: there is no such dataset.
+    """
+    try:
+        return await asyncio.to_thread(datasets.dataset_folder, request.match_info["name"])
+    except BadInput:
+        raise Refused(404, "no such dataset") from None
+
+
+def _picture(folder: Path, key: str) -> Path:
+    try:
+        return browse.picture_of(folder, key)
+    except BadInput as error:
+        raise Refused(404, str(error)) from None
+
+
+@functools.lru_cache(THUMBNAILS_KEPT)
+def _drawn(path: str, side: int, stamp: tuple[Any, ...]) -> bytes:
+    """JPEG; `stamp` tells one state of the file from another."""
+    buffer = io.BytesIO()
+    thumbnail(path, side).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

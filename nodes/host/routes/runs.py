@@ -1,0 +1,117 @@
+"""What pages ask about runs, by their ids: what trains now, all runs, one's history; commands, going on, deleting."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+from ....trainer_core.engine.requests import FINISH, KINDS
+from ....trainer_core.engine.run_folder import RunFolder
+from .. import active, paths, run_list
+from .answers import Refused, answering, changing, said_in, whole_number
+
+POINTS, POINTS_MOST = 4000, 20_000
+"""Points of a history: how many are given, and how many can be asked for."""
+STEPS_MOST = 10**8
+PREVIEW = re.compile(r"step-\d{8,9}\.png")
+
+
+def register(routes: web.RouteTableDef) -> None:
+    routes.get("/scion/active")(answering(_active))
+    routes.get("/scion/runs")(answering(_runs))
+    routes.get("/scion/runs/{run}")(answering(_history))
+    routes.get("/scion/runs/{run}/previews/{name}")(answering(_preview))
+    routes.post("/scion/runs/{run}/commands")(changing(_command))
+    routes.post("/scion/runs/{run}/continue")(changing(_go_on))
+    routes.delete("/scion/runs/{run}")(changing(_delete))
+
+
+async def _active(request: web.Request) -> web.Response:
+    return web.json_response({"runs": [training.told() for training in active.trainings()]})
+
+
+async def _runs(request: web.Request) -> web.Response:
+    told = await asyncio.to_thread(run_list.all_runs, paths.runs())
+    return web.json_response({"runs": [{**one, "active": _trains(one["run"])} for one in told]})
+
+
+async def _history(request: web.Request) -> web.Response:
+    """A run's state and its history, as the page needs them after a reload."""
+    folder = _folder(request)
+    after = whole_number(request, "after", 0, 0, STEPS_MOST)
+    points = whole_number(request, "points", POINTS, 1, POINTS_MOST)
+    # Of a long run this is much to read; the server goes on meanwhile.
+    told = await asyncio.to_thread(run_list.history, folder, points, after)
+    if told is None:  # deleted meanwhile
+        raise Refused(404, "no such run")
+    return web.json_response({**told, "active": _trains(folder.path.name)})
+
+
+async def _preview(request: web.Request) -> web.StreamResponse:
+    path = _folder(request).previews / request.match_info["name"]
+    if not PREVIEW.fullmatch(path.name) or path.name != request.match_info["name"] or not path.is_file():
+        raise Refused(404, "no such preview")
+    return web.FileResponse(path, headers={"Content-Type": "image/png", "X-Content-Type-Options": "nosniff"})
+
+
+async def _command(request: web.Request) -> web.Response:
+    folder, command = _folder(request), (await said_in(request)).get("command")
+    if command not in KINDS:
+        raise Refused(400, f"command: {command!r:.80} is none of {', '.join(KINDS)}")
+    training = active.of_run(folder.path.name)
+    if training is None:
+        raise Refused(409, "this run does not train now; queue its workflow to go on with it")
+    training.requests.ask(command)
+    if command == FINISH:
+        active.note_change()
+    return web.json_response({}, status=202)
+
+
+async def _go_on(request: web.Request) -> web.Response:
+    folder = _idle(request)
+    await asyncio.to_thread(_reopen, folder)
+    active.note_change()
+    return web.json_response({})
+
+
+async def _delete(request: web.Request) -> web.Response:
+    folder = _idle(request)
+    size = await asyncio.to_thread(folder.delete)
+    active.note_change()
+    return web.json_response({"bytes": size})
+
+
+def _reopen(folder: RunFolder) -> None:
+    with folder.locked():
+        state = folder.state()
+        if state is None or not state.is_early:
+            raise Refused(409, "this run did not end early; queue its workflow to go on with it")
+        state.reopen()
+        folder.save_state(state)
+
+
+def _trains(run: str) -> bool:
+    return active.of_run(run) is not None
+
+
+def _folder(request: web.Request) -> RunFolder:
+    """
+    Raises:
+        Refused: there is no such run.
+    """
+    folder: Path | None = paths.run_by_id(request.match_info["run"])
+    if folder is None:
+        raise Refused(404, "no such run")
+    return RunFolder(folder)
+
+
+def _idle(request: web.Request) -> RunFolder:
+    """
+    Raises:
+        Refused: there is no such run, or it trains now. Another process that trains it holds its lock.
+    """
+    folder = _folder(request)
+    if _trains(folder.path.name):
+        raise Refused(409, "this run trains now; stop it first")
+    return folder

@@ -1,0 +1,124 @@
+"""What run folders tell of their runs: each in the list of all, and one's whole history."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ...trainer_core.engine import metrics
+from ...trainer_core.engine.history import History
+from ...trainer_core.engine.run_folder import RunFolder, RunState
+from ...trainer_core.errors import ScionError
+
+CURVE = 64
+"""Points of the small curve in the list."""
+SETTINGS = (
+    "adapter.kind",
+    "adapter.rank",
+    "adapter.alpha",
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "run.batch_size",
+    "run.accumulation",
+    "run.seed",
+    "run.precision",
+)
+"""The settings that tell one run from another at a glance."""
+
+_known: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
+"""What the history of each run came to, by its metrics file, with size and time of that file."""
+
+
+def all_runs(folder: Path) -> list[dict[str, Any]]:
+    """Every run that can be read, the newest first."""
+    told = [_listed(RunFolder(path.parent)) for path in folder.glob("*/run.json")]
+    for path in [path for path in _known if not path.exists()]:
+        _known.pop(path, None)
+    return sorted(filter(None, told), key=lambda run: run["started_at"], reverse=True)
+
+
+def history(folder: RunFolder, points: int, after: int) -> dict[str, Any] | None:
+    """A run with its history after a step; None where it was deleted.
+
+    Raises:
+        ScionError: another version of Scion wrote it.
+    """
+    state = folder.state()
+    if state is None:
+        return None
+    read = History(metrics.read(folder.metrics))
+    series = read.thinned(points, after)
+    return {
+        "run": folder.path.name,
+        "status": state.status,
+        "early": state.is_early,
+        "step": _step(state, read.last),
+        "total": state.total,
+        "lora": _lora(folder, state),
+        "settings": {name: state.settings[name] for name in SETTINGS if name in state.settings},
+        "series": vars(series),
+        "learning_rate": read.learning_rate(points, after),
+        "validation": [point for point in read.validation if point[0] > after],
+        "best": read.best_validation,
+        "checkpoints": [step for step in read.checkpoints if step > after],
+        "previews": [one for one in read.previews if one["step"] > after],
+        "seconds_per_step": read.seconds_per_step,
+    }
+
+
+def _listed(folder: RunFolder) -> dict[str, Any] | None:
+    try:
+        state = folder.state()
+    except ScionError:  # another version wrote it
+        return None
+    if state is None:
+        return None
+    told = _summary(folder.metrics)
+    previews = sorted(path.name for path in folder.previews.glob("step-*.png"))
+    return {
+        "run": folder.path.name,
+        "name": Path(state.lora).stem or re.sub(r"-[0-9a-f]{12}(-\d+)?$", "", folder.path.name),
+        "status": state.status,
+        "early": state.is_early,
+        "step": _step(state, told["last"]),
+        "total": state.total,
+        "started_at": state.started_at,
+        "finished_at": state.finished_at or None,
+        "loss": told["loss"],
+        "validation": told["validation"],
+        "lora": _lora(folder, state),
+        "bytes": folder.size,
+        "preview": previews[-1] if previews else None,
+        "curve": told["curve"],
+    }
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What the list says of a history; it is read again only when its file has changed."""
+    try:
+        status = path.stat()
+        stamp = status.st_size, status.st_mtime_ns
+    except OSError:
+        stamp = 0, 0
+    if path not in _known or _known[path][0] != stamp:
+        read = History(metrics.read(path))
+        thin = read.thinned(CURVE)
+        _known[path] = (
+            stamp,
+            {
+                "last": read.last,
+                "loss": read.smoothed_loss,
+                "validation": read.best_validation,
+                "curve": list(zip(thin.step, thin.loss, strict=True)),
+            },
+        )
+    return _known[path][1]
+
+
+def _step(state: RunState, told: int) -> int:
+    """The state is written with checkpoints only; while a run trains, its history is further."""
+    return max(state.step, told)
+
+
+def _lora(folder: RunFolder, state: RunState) -> str | None:
+    return state.lora if state.lora and (folder.path / state.lora).is_file() else None
