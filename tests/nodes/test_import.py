@@ -73,7 +73,7 @@ def test_the_entrance_gives_an_extension_and_the_folder_of_the_page_s_scripts(pa
 
 
 def test_every_route_is_the_packs_own_and_names_runs_and_datasets(pack, host):
-    pytest.importorskip("aiohttp")
+    pytest.importorskip("aiohttp.test_utils")
     runs, datasets = "/scion/runs/{run}", "/scion/datasets/{name}"
     assert sorted((route.method, route.path) for route in host.server.routes) == [
         ("DELETE", runs),
