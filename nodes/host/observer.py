@@ -26,8 +26,8 @@ from ...trainer_core.engine.events import (
     Working,
 )
 from ...trainer_core.engine.requests import Requests
-from . import active
-from .running import INTERVAL, Watch, advance, say, server_of_host
+from . import active, preferences
+from .running import Watch, advance, say, server_of_host
 
 PREVIEW_SIDE = 768
 """Pixels of the longer side of the preview that is sent; the run folder keeps the whole picture."""
@@ -46,7 +46,7 @@ class NodeObserver:
         self._bar: comfy.utils.ProgressBar | None = None
         self._watch: tuple[str, Watch] = ("", Watch(node))
         self._waiting: dict[str, Any] | None = None
-        self._sent = 0.0
+        self._sent, self._interval = 0.0, preferences.event_interval()
         self._told: tuple[str, float] = ("", 0.0)
         """Of what the steps wait for: what was told last, and when."""
         self._validated = ""
@@ -104,7 +104,7 @@ class NodeObserver:
     def _busy(self, event: Working | Busy) -> None:
         self._training.phase = {"what": event.what, "done": event.done, "total": event.total}
         now = time.monotonic()
-        if event.what != self._told[0] or event.done == event.total or now - self._told[1] >= INTERVAL:
+        if event.what != self._told[0] or event.done == event.total or now - self._told[1] >= self._interval:
             self._told = event.what, now
             self._send("working", **self._training.phase)
 
@@ -137,7 +137,7 @@ class NodeObserver:
             "memory": event.memory,
         }
         self._waiting = waiting
-        if time.monotonic() - self._sent >= INTERVAL or event.last == event.total:
+        if time.monotonic() - self._sent >= self._interval or event.last == event.total:
             self._flush()
 
     def _flush(self) -> None:

@@ -32,8 +32,9 @@ _known: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 def all_runs(folder: Path) -> list[dict[str, Any]]:
     """Every run that can be read, the newest first."""
     told = [_listed(RunFolder(path.parent)) for path in folder.glob("*/run.json")]
-    for path in [path for path in _known if not path.exists()]:
-        _known.pop(path, None)
+    for path in list(_known):  # other threads add to it meanwhile
+        if not path.exists():
+            _known.pop(path, None)
     return sorted(filter(None, told), key=lambda run: run["started_at"], reverse=True)
 
 
@@ -100,19 +101,18 @@ def _summary(path: Path) -> dict[str, Any]:
         stamp = status.st_size, status.st_mtime_ns
     except OSError:
         stamp = 0, 0
-    if path not in _known or _known[path][0] != stamp:
+    before, told = _known.get(path, (None, {}))
+    if before != stamp:
         read = History(metrics.read(path))
         thin = read.thinned(CURVE)
-        _known[path] = (
-            stamp,
-            {
-                "last": read.last,
-                "loss": read.smoothed_loss,
-                "validation": read.best_validation,
-                "curve": list(zip(thin.step, thin.loss, strict=True)),
-            },
-        )
-    return _known[path][1]
+        told = {
+            "last": read.last,
+            "loss": read.smoothed_loss,
+            "validation": read.best_validation,
+            "curve": list(zip(thin.step, thin.loss, strict=True)),
+        }
+        _known[path] = stamp, told
+    return told
 
 
 def _step(state: RunState, told: int) -> int:

@@ -9,8 +9,7 @@ import comfy.model_management
 import comfy.utils
 from server import PromptServer
 
-INTERVAL = 0.1
-"""Seconds between two messages of one kind: fast work must not flood the page."""
+from .preferences import INTERVAL
 
 
 def server_of_host() -> PromptServer | None:

@@ -1,8 +1,11 @@
-"""Pages that watch a run which another page queued: they hear it, command it, and find it again after a restart."""
+"""Pages beside the one that queues: they hear and command its run, find it after a restart, and send pictures."""
 
+import io
 import json
+import urllib.request
 
 import pytest
+from PIL import Image
 
 LONG = {"steps": 400, "seed": 311, "batch_size": 1, "rank": 1}
 
@@ -119,3 +122,34 @@ def test_deleted_run_is_trained_anew_when_it_is_queued_again(module_host, graph)
     assert answer == {"bytes": size} and not run.folder.exists()
     result = module_host.run(prompt)
     assert [message.data["step"] for message in result.of("scion.started")] == [0]
+
+
+def form_of(files):
+    """The body of a form with files, as a browser sends it."""
+    head = '--cut\r\nContent-Disposition: form-data; name="files"; filename="{}"\r\n\r\n'
+    parts = [head.format(name).encode() + data + b"\r\n" for name, data in files.items()]
+    return b"".join([*parts, b"--cut--\r\n"])
+
+
+def test_pictures_that_a_page_sends_are_a_dataset_that_trains(module_host, graph):
+    buffer, dataset = io.BytesIO(), "/scion/datasets/people%2Fnew"
+    Image.new("RGB", (64, 64), (200, 30, 40)).save(buffer, "PNG")
+    picture = buffer.getvalue()
+    body = form_of({"eins.png": picture, "zwei ü.png": picture, "eins.txt": b"a red square", "no.png": b"no"})
+    headers = {"Content-Type": "multipart/form-data; boundary=cut"}
+    request = urllib.request.Request(f"{module_host.url}{dataset}/files", body, headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        said = json.load(answer)
+    assert said["written"] == ["eins.png", "zwei ü.png", "eins.txt"]
+    assert [one["name"] for one in said["refused"]] == ["no.png"]
+    module_host.request(f"{dataset}/captions/zwei%20%C3%BC.png", {"caption": "another"}, method="PUT")
+    items = module_host.get(f"{dataset}/items?resolution=64")["items"]
+    assert [(item["key"], item["caption"], item["bucket"], item["problem"]) for item in items] == [
+        ("eins.png", "a red square", [64, 64], None),
+        ("zwei ü.png", "another", [64, 64], None),
+    ]
+    small = Image.open(io.BytesIO(module_host.request(f"{dataset}/thumbnails/zwei%20%C3%BC.png?side=16")))
+    assert (small.format, small.size) == ("JPEG", (16, 16))
+    with pytest.raises(Exception, match="^HTTP 404"):
+        module_host.get("/scion/datasets/..%2foutput/items")
+    assert module_host.run(graph.training(folder="people/new", config={"seed": 314})).status == "success"

@@ -53,6 +53,29 @@ def test_steps_are_gathered_and_losses_that_are_no_numbers_are_null(observer, ho
     json.dumps(host.server.sent, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    "settings, seconds",
+    [
+        ('{"Scion.EventInterval": 2}', 2.0),
+        ('{"Scion.EventInterval": 0}', 0.1),
+        ('{"Scion.EventInterval": "1"}', 0.1),
+        ("[]", 0.1),
+        ("{", 0.1),
+    ],
+)
+def test_how_often_steps_are_told_is_a_setting_of_the_host(pack, host, events, steps, settings, seconds, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    (host.base / "user/default").mkdir()
+    (host.base / "user/default/comfy.settings.json").write_text(settings)
+    one = pack("nodes.host.observer").NodeObserver("7")
+    one.on(events.Started(Path("run"), 0, 9, 3, 100, "fp32", "cpu"))
+    for step, after in enumerate([0, 0.5, 0.5, 1.1], 1):
+        clock[0] += after
+        one.on(steps(step, 0.5))
+    assert len(told(host, "step")) == (2 if seconds == 2.0 else 4)
+
+
 def test_what_the_steps_wait_for_is_told_and_known_until_the_next_step(observer, host, events, steps, pack):
     active = pack("nodes.host.active")
     observer.on(events.Busy("saving"))
