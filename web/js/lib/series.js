@@ -1,0 +1,181 @@
+/** The loss of a run, step by step: appended to as it trains, smoothed, and thinned to what a chart can show. */
+
+const SHORTEST_WINDOW = 5;
+const LONGEST_WINDOW = 500;
+/** A run's smoothed line follows about this part of its steps. */
+const WINDOW_SHARE = 1 / 50;
+
+/**
+ * Steps over which the loss is averaged, the time constant of an exponential moving average.
+ * It hangs on the length of the run alone, so that the past of a curve does not change while it grows.
+ * @param {number} total steps of the run
+ */
+export function smoothingWindow(total) {
+  return Math.min(LONGEST_WINDOW, Math.max(SHORTEST_WINDOW, Math.round(total * WINDOW_SHARE)));
+}
+
+/**
+ * First index of a rising array whose value is not below `value`.
+ * @param {ArrayLike<number>} rising
+ * @param {number} value
+ * @param {number} [length] entries that count
+ */
+export function lowerBound(rising, value, length = rising.length) {
+  let [low, high] = [0, length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (rising[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+const COLUMNS = /** @type {const} */ (["step", "loss", "low", "high", "smooth"]);
+
+/** Losses by rising step. A loss that is no number (the run diverged) is NaN: a gap in the line. */
+export class Series {
+  /** @param {number} [window] see smoothingWindow */
+  constructor(window = SHORTEST_WINDOW) {
+    this.length = 0;
+    this.window = window;
+    /** Changes whenever the data does. */
+    this.version = 0;
+    this._reserve(256);
+  }
+
+  _reserve(capacity) {
+    for (const name of COLUMNS) {
+      const grown = new Float64Array(capacity);
+      if (this[name]) grown.set(this[name].subarray(0, this.length));
+      /** @type {Float64Array} */
+      this[name] = grown;
+    }
+  }
+
+  /** The last step, or 0. */
+  get last() {
+    return this.length ? this.step[this.length - 1] : 0;
+  }
+
+  /** The last smoothed loss, or null. */
+  get smoothed() {
+    for (let i = this.length - 1; i >= 0; i--) if (!Number.isNaN(this.smooth[i])) return this.smooth[i];
+    return null;
+  }
+
+  /**
+   * Losses of steps one after the other. Steps that are there already are replaced, with all that came after them:
+   * a run that goes on from a checkpoint takes its last steps anew.
+   * @param {number} first step of the first loss
+   * @param {(number|null)[]} losses
+   */
+  append(first, losses) {
+    if (!losses.length) return;
+    this._cut(first);
+    losses.forEach((loss, index) => this._push(first + index, loss, loss, loss));
+    this.version++;
+  }
+
+  /**
+   * History as the server gives it, each point the mean of a few steps with their lowest and highest loss.
+   * It replaces what is here up to its last step; what came later meanwhile stays.
+   * @param {{step: number[], loss: (number|null)[], low: (number|null)[], high: (number|null)[]}} history
+   */
+  merge(history) {
+    if (!history.step.length) return;
+    const from = lowerBound(this.step, history.step.at(-1) + 1, this.length);
+    const kept = ["step", "loss", "low", "high"].map((name) => this[name].slice(from, this.length));
+    this._cut(history.step[0]);
+    history.step.forEach((step, i) => this._push(step, history.loss[i], history.low[i], history.high[i]));
+    for (let i = 0; i < kept[0].length; i++) this._push(kept[0][i], kept[1][i], kept[2][i], kept[3][i]);
+    this.version++;
+  }
+
+  /** @param {number} window */
+  smoothOver(window) {
+    if (window === this.window) return;
+    this.window = window;
+    const length = this.length;
+    this.length = 0;
+    for (let i = 0; i < length; i++) this._push(this.step[i], this.loss[i], this.low[i], this.high[i]);
+    this.version++;
+  }
+
+  _cut(step) {
+    this.length = lowerBound(this.step, step, this.length);
+  }
+
+  _push(step, loss, low, high) {
+    if (this.length === this.step.length) this._reserve(2 * this.length);
+    const i = this.length++;
+    this.step[i] = step;
+    this.loss[i] = loss ?? NaN;
+    this.low[i] = low ?? this.loss[i];
+    this.high[i] = high ?? this.loss[i];
+    this.smooth[i] = this._smoothed(i);
+  }
+
+  /**
+   * An exponential moving average whose weight follows the distance in steps. The window grows from one step to its
+   * whole length, so that the beginning is a plain mean and no bias has to be taken out.
+   */
+  _smoothed(i) {
+    let before = i - 1;
+    while (before >= 0 && Number.isNaN(this.smooth[before])) before--;
+    const loss = this.loss[i];
+    if (before < 0) return loss;
+    if (Number.isNaN(loss)) return NaN;
+    const seen = Math.max(1, this.step[i] - this.step[0]);
+    const weight = Math.max(1 / (i + 1), 1 - Math.exp(-(this.step[i] - this.step[before]) / Math.min(seen, this.window)));
+    return this.smooth[before] + weight * (loss - this.smooth[before]);
+  }
+
+  /**
+   * Index of the point nearest to a step; -1 when there is none.
+   * @param {number} step
+   */
+  nearest(step) {
+    const after = lowerBound(this.step, step, this.length);
+    if (after === 0) return this.length ? 0 : -1;
+    if (after === this.length) return after - 1;
+    return step - this.step[after - 1] <= this.step[after] - step ? after - 1 : after;
+  }
+
+  /**
+   * At most `columns` points: of each column of equal step width the mean, lowest, highest and last smoothed loss.
+   * @param {number} columns
+   * @param {number} from first step
+   * @param {number} to last step
+   */
+  thin(columns, from, to) {
+    const start = lowerBound(this.step, from, this.length);
+    const end = lowerBound(this.step, to + 1, this.length);
+    const count = end - start;
+    const points = { step: [], loss: [], low: [], high: [], smooth: [] };
+    if (count <= columns) {
+      for (const name of COLUMNS) points[name] = Array.from(this[name].subarray(start, end));
+      return points;
+    }
+    const width = (to - from + 1) / columns;
+    let i = start;
+    while (i < end) {
+      const column = Math.floor((this.step[i] - from) / width);
+      const first = i;
+      let [sum, known, low, high, smooth] = [0, 0, Infinity, -Infinity, NaN];
+      for (; i < end && Math.floor((this.step[i] - from) / width) === column; i++) {
+        if (Number.isNaN(this.loss[i])) continue;
+        sum += this.loss[i];
+        known++;
+        if (this.low[i] < low) low = this.low[i];
+        if (this.high[i] > high) high = this.high[i];
+        smooth = this.smooth[i];
+      }
+      points.step.push((this.step[first] + this.step[i - 1]) / 2);
+      points.loss.push(known ? sum / known : NaN);
+      points.low.push(known ? low : NaN);
+      points.high.push(known ? high : NaN);
+      points.smooth.push(smooth);
+    }
+    return points;
+  }
+}
