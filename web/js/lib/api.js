@@ -1,0 +1,100 @@
+/** The pack's routes on the host's server. */
+
+export class RouteError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status
+   */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const part = encodeURIComponent;
+
+/** Asks the server; `host` is the frontend's api object. */
+export class Routes {
+  /** @param {{fetchApi: (path: string, init?: RequestInit) => Promise<Response>, apiURL: (path: string) => string}} host */
+  constructor(host) {
+    this._host = host;
+  }
+
+  /**
+   * @returns {Promise<any>} the answer's JSON, null for an empty one
+   * @throws {RouteError} with the server's own sentence where it gave one
+   */
+  async _ask(path, init) {
+    const response = await this._host.fetchApi(path, init);
+    const text = await response.text();
+    let answer = null;
+    try {
+      answer = text ? JSON.parse(text) : null;
+    } catch {
+      // A proxy's page, say: the status tells enough.
+    }
+    if (!response.ok) throw new RouteError(answer?.error ?? `${response.status} ${response.statusText}`, response.status);
+    return answer;
+  }
+
+  _post(path, body = {}) {
+    return this._ask(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  }
+
+  /** @returns {Promise<import("../types").Active[]>} what trains now */
+  async active() {
+    return (await this._ask("/scion/active"))?.runs ?? [];
+  }
+
+  /** @returns {Promise<any[]>} every run, for the sidebar */
+  async runs() {
+    return (await this._ask("/scion/runs"))?.runs ?? [];
+  }
+
+  /**
+   * @param {string} run
+   * @param {{after?: number, points?: number}} [of]
+   * @returns {Promise<import("../types").History>}
+   */
+  history(run, { after, points } = {}) {
+    const query = new URLSearchParams();
+    if (after) query.set("after", String(after));
+    if (points) query.set("points", String(points));
+    return this._ask(`/scion/runs/${part(run)}${query.size ? `?${query}` : ""}`);
+  }
+
+  /** @param {string} run @param {"finish"|"checkpoint"|"sample"} command */
+  command(run, command) {
+    return this._post(`/scion/runs/${part(run)}/commands`, { command });
+  }
+
+  /** @param {string} run */
+  goOn(run) {
+    return this._post(`/scion/runs/${part(run)}/continue`);
+  }
+
+  /** @param {string} run */
+  delete(run) {
+    return this._ask(`/scion/runs/${part(run)}`, { method: "DELETE" });
+  }
+
+  /** @param {string} run @param {string} name */
+  preview(run, name) {
+    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}`);
+  }
+
+  /**
+   * The id of the workflow that a prompt was queued from; null where that is not known (any more).
+   * @param {string} prompt
+   * @returns {Promise<string|null>}
+   */
+  async workflowOf(prompt) {
+    const queue = await this._ask("/queue");
+    const entry = [...(queue?.queue_running ?? []), ...(queue?.queue_pending ?? [])].find((item) => item[1] === prompt);
+    return entry?.[3]?.extra_pnginfo?.workflow?.id ?? null;
+  }
+}

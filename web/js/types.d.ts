@@ -1,0 +1,74 @@
+/** What passes between the server and the page. */
+
+export interface Best {
+  step: number;
+  loss: number;
+}
+
+export interface Phase {
+  what: string;
+  done: number;
+  total: number;
+}
+
+export interface Active {
+  node: string;
+  prompt_id: string;
+  run: string | null;
+  phase: Phase | null;
+  step: number;
+  total: number;
+}
+
+export interface Preview {
+  step: number;
+  name: string;
+  prompts: string[];
+  count: number;
+  width: number;
+  height: number;
+}
+
+export interface History {
+  run: string;
+  status: "unfinished" | "stopped" | "finished";
+  early: boolean;
+  active: boolean;
+  step: number;
+  total: number;
+  lora: string | null;
+  settings: Record<string, unknown>;
+  series: { step: number[]; loss: (number | null)[]; low: (number | null)[]; high: (number | null)[] };
+  learning_rate: [number, number][];
+  validation: [number, number][];
+  best: Best | null;
+  checkpoints: number[];
+  previews: Preview[];
+  seconds_per_step: number | null;
+}
+
+export interface Told {
+  node: string;
+  prompt_id: string | null;
+  run: string | null;
+}
+
+export interface StepsTold extends Told {
+  first: number;
+  losses: (number | null)[];
+  total: number;
+  learning_rate: number;
+  epoch: number;
+  seconds_per_step: number;
+  seconds_left: number;
+  memory: number;
+}
+
+/** The numbers beside the chart. */
+export interface Figures {
+  learning_rate: number | null;
+  epoch: number | null;
+  seconds_per_step: number | null;
+  seconds_left: number | null;
+  memory: number | null;
+}
