@@ -1,0 +1,147 @@
+/** Previews, large: the pictures of a step with their prompts, beside those of another step under a slider. */
+
+import { element, setText, show } from "./dom.js";
+import { count, t } from "./text.js";
+
+/** A dialog over a run's previews. It lives until it is closed. */
+export class PreviewDialog {
+  /**
+   * @param {import("./store.js").View} view
+   * @param {import("../types").Preview} preview the one to begin with
+   * @param {(name: string) => string} address of a preview's picture
+   */
+  constructor(view, preview, address) {
+    this._view = view;
+    this._address = address;
+    this._name = preview.name;
+    this._other = "";
+    this._build();
+    this._fill();
+    document.body.append(this.root);
+    this.root.showModal();
+  }
+
+  _build() {
+    this._title = element("h2", { id: "scion-dialog-title" });
+    this._older = this._button("◀", t("older"), () => this._go(-1));
+    this._newer = this._button("▶", t("newer"), () => this._go(1));
+    this._with = element("select", { on: { change: () => this._compare(this._with.value) } });
+    this._slider = element("input", {
+      type: "range",
+      min: 0,
+      max: 100,
+      value: 50,
+      on: { input: () => this._share() },
+    });
+    this._sliderLabel = element("label", {}, this._slider);
+    this._pictures = element("div.scion-pictures");
+    this.root = element(
+      "dialog.scion-dialog",
+      {
+        "aria-labelledby": "scion-dialog-title",
+        on: { close: () => this.root.remove(), keydown: (event) => this._key(event), click: (event) => this._outside(event) },
+      },
+      element(
+        "div.scion-tools",
+        {},
+        this._older,
+        this._newer,
+        this._title,
+        element("label", {}, element("span", { text: t("compare") }), this._with),
+        this._sliderLabel,
+        this._button("✕", t("close"), () => this.root.close()),
+      ),
+      this._pictures,
+    );
+  }
+
+  _button(sign, name, act) {
+    return element("button.scion-button", { type: "button", text: sign, title: name, "aria-label": name, on: { click: act } });
+  }
+
+  get _at() {
+    return this._view.previews.findIndex((one) => one.name === this._name);
+  }
+
+  _go(by) {
+    const next = this._view.previews[this._at + by];
+    if (!next) return;
+    this._name = next.name;
+    if (this._other === next.name) this._other = "";
+    this._fill();
+  }
+
+  _compare(name) {
+    this._other = name;
+    this._fill();
+  }
+
+  _key(event) {
+    // The graph's own keys, such as the one that deletes a node, are not meant.
+    event.stopPropagation();
+    if (event.target === this._slider || event.target === this._with) return;
+    if (event.key === "ArrowLeft") this._go(-1);
+    if (event.key === "ArrowRight") this._go(1);
+  }
+
+  _outside(event) {
+    if (event.target !== this.root) return;
+    const { left, right, top, bottom } = this.root.getBoundingClientRect();
+    const inside = event.clientX > left && event.clientX < right && event.clientY > top && event.clientY < bottom;
+    if (!inside) this.root.close();
+  }
+
+  _share() {
+    this.root.style.setProperty("--share", String(Number(this._slider.value) / 100));
+  }
+
+  _fill() {
+    const { previews } = this._view;
+    const shown = previews[this._at];
+    const other = previews.find((one) => one.name === this._other);
+    setText(this._title, t("previewOf", { step: count(shown.step) }));
+    this._older.setAttribute("aria-disabled", String(this._at === 0));
+    this._newer.setAttribute("aria-disabled", String(this._at === previews.length - 1));
+    this._with.replaceChildren(
+      element("option", { value: "", text: t("compareNone") }),
+      ...previews
+        .filter((one) => one !== shown)
+        .map((one) => element("option", { value: one.name, text: t("atStep", { step: count(one.step) }) })),
+    );
+    this._with.value = this._other;
+    show(this._sliderLabel, Boolean(other));
+    this._slider.setAttribute("aria-label", t("slider", { step: count(other?.step ?? 0) }));
+    this._share();
+    const pictures = Array.from({ length: shown.count }, (_, i) => this._picture(shown, other, i));
+    this._pictures.replaceChildren(...pictures);
+  }
+
+  _picture(shown, other, index) {
+    const stage = element("div.scion-stage", {}, this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))));
+    stage.style.aspectRatio = "1";
+    if (other && index < other.count) {
+      const over = this._layer(other, index, () => {});
+      over.classList.add("scion-over");
+      stage.append(
+        over,
+        element("div.scion-edge"),
+        element("span.scion-tag.scion-left", { text: t("atStep", { step: count(other.step) }) }),
+        element("span.scion-tag.scion-right", { text: t("atStep", { step: count(shown.step) }) }),
+      );
+    }
+    return element("figure", {}, stage, element("figcaption", { text: shown.prompts[index] ?? t("prompt", { number: index + 1 }) }));
+  }
+
+  /** One picture of a strip, in which all of a step stand side by side. */
+  _layer(preview, index, measured) {
+    const image = element("img", {
+      src: this._address(preview.name),
+      alt: preview.prompts[index] ?? t("prompt", { number: index + 1 }),
+      draggable: "false",
+      on: { load: () => measured(image.naturalWidth / preview.count / image.naturalHeight) },
+    });
+    image.style.width = `${100 * preview.count}%`;
+    image.style.left = `${-100 * index}%`;
+    return element("div.scion-layer", {}, image);
+  }
+}

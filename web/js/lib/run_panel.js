@@ -1,0 +1,290 @@
+/** What is shown of one run inside its node: state, chart, figures, previews, buttons. */
+
+import { Chart } from "./chart.js";
+import { PreviewDialog } from "./compare.js";
+import { element, setText, show } from "./dom.js";
+import { bytes, count, loss, rate, span, speed, t } from "./text.js";
+
+export const MIN_HEIGHT = 320;
+const FIGURES = /** @type {const} */ (["step", "epoch", "loss", "speed", "left", "learningRate", "memory"]);
+const COMMANDS = /** @type {const} */ (["finish", "checkpoint", "sample"]);
+/** Signs before the words, which say the same. */
+const SIGNS = { waiting: "…", training: "▶", finished: "✓", stopped: "■", unfinished: "■", failed: "✕", gone: "✕" };
+
+export class RunPanel {
+  /**
+   * @param {import("./api.js").Routes} routes
+   * @param {(text: string, severity: "info"|"error") => void} tell says how a button's wish went
+   */
+  constructor(routes, tell) {
+    this._routes = routes;
+    this._tell = tell;
+    /** @type {import("./store.js").View|null} */
+    this.view = null;
+    this._asked = "";
+    this._frame = 0;
+    this._point = null;
+    this._drawn = { version: -1, key: "" };
+    this.root = element(
+      "div.scion-panel",
+      { role: "group", "aria-label": "Scion", on: { keydown: (event) => event.stopPropagation() } },
+      this._buildHead(),
+      this._buildChart(),
+      this._buildFigures(),
+      (this._strip = element("div.scion-strip", { role: "group", on: { pointerdown: (event) => event.stopPropagation() } })),
+      this._buildButtons(),
+      (this._foot = element("div.scion-foot")),
+    );
+    this._chart = new Chart(this._canvas, (point) => {
+      this._point = point;
+      this._renderUnder();
+    });
+    this.render();
+  }
+
+  /** @param {import("./store.js").View|null} view */
+  show(view) {
+    this.view = view;
+    this._asked = "";
+    this._point = null;
+    this._drawn = { version: -1, key: "" };
+    this.update();
+  }
+
+  /**
+   * Shows with the next frame what has changed.
+   * @param {string} [what] the event's name
+   */
+  update(what) {
+    const answers = { checkpoint: "checkpoint", preview: "sample", finished: "finish", failed: this._asked, ended: this._asked };
+    if (what && answers[what] === this._asked) this._asked = "";
+    this._frame ||= requestAnimationFrame(() => {
+      this._frame = 0;
+      this.render();
+    });
+  }
+
+  remove() {
+    cancelAnimationFrame(this._frame);
+    this._chart.remove();
+    this.view = null;
+  }
+
+  _buildHead() {
+    this._status = element("span.scion-status", { role: "status" });
+    this._phase = element("span.scion-phase");
+    this._bar = element("div.scion-bar", { role: "progressbar", "aria-valuemin": 0 }, element("div"));
+    this._message = element("div.scion-message", { role: "note", tabindex: 0 });
+    const head = element("div.scion-head", {}, this._status, this._phase);
+    const all = document.createDocumentFragment();
+    all.append(head, this._bar, this._message);
+    return all;
+  }
+
+  _buildChart() {
+    this._canvas = element("canvas", { tabindex: 0, role: "img" });
+    this._empty = element("div.scion-empty");
+    this._keys = [
+      element("span.scion-key.scion-raw"),
+      element("span.scion-key"),
+      element("span.scion-key.scion-val"),
+    ];
+    this._logButton = element("button.scion-button.scion-small", {
+      type: "button",
+      "aria-pressed": "false",
+      on: { click: () => this._switchLog() },
+    });
+    const all = document.createDocumentFragment();
+    all.append(
+      element("div.scion-chart", {}, this._canvas, this._empty),
+      element("div.scion-under", {}, ...this._keys, element("span.scion-space"), this._logButton),
+    );
+    return all;
+  }
+
+  _switchLog() {
+    const log = this._logButton.getAttribute("aria-pressed") !== "true";
+    this._logButton.setAttribute("aria-pressed", String(log));
+    this._chart.log = log;
+  }
+
+  _buildFigures() {
+    /** @type {Record<string, [HTMLElement, HTMLElement]>} */
+    this._figures = {};
+    for (const name of FIGURES) this._figures[name] = [element("dt"), element("dd")];
+    return element("dl.scion-figures", {}, ...FIGURES.map((name) => element("div", {}, ...this._figures[name])));
+  }
+
+  _buildButtons() {
+    /** @type {Record<string, HTMLElement>} */
+    this._commands = {};
+    for (const name of COMMANDS) this._commands[name] = this._button(() => this._command(name));
+    this._goOn = this._button(() => this._continue());
+    return element("div.scion-buttons", {}, ...Object.values(this._commands), this._goOn);
+  }
+
+  _button(act) {
+    const button = element("button.scion-button", {
+      type: "button",
+      on: { click: () => button.getAttribute("aria-disabled") === "true" || act() },
+    });
+    return button;
+  }
+
+  async _command(name) {
+    const { view } = this;
+    this._asked = name;
+    this.update();
+    try {
+      await this._routes.command(view.run, name);
+    } catch (error) {
+      this._asked = "";
+      this._tell(error.message, "error");
+      this.update();
+    }
+  }
+
+  async _continue() {
+    const { view } = this;
+    try {
+      await this._routes.goOn(view.run);
+      view.early = false;
+      view.status = "stopped";
+      this._tell(t("saidGoOn", { step: count(view.step), total: count(view.total) }), "info");
+    } catch (error) {
+      this._tell(error.message, "error");
+    }
+    this.update();
+  }
+
+  /** Shows all, at once. */
+  render() {
+    this._renderHead();
+    this._renderChart();
+    this._renderUnder();
+    this._renderFigures();
+    this._renderStrip();
+    this._renderButtons();
+    const { view } = this;
+    setText(this._foot, [view?.run && `${t("run")} ${view.run}`, view?.lora].filter(Boolean).join(" · "));
+    this._foot.title = this._foot.textContent;
+  }
+
+  _renderHead() {
+    const { view } = this;
+    const phase = view?.phase;
+    const word = !view ? "" : phase && view.live ? phase.what : view.early && view.status === "finished" ? "finishedEarly" : view.status;
+    setText(this._status, view ? `${SIGNS[view.status] ?? ""} ${t(word)}` : "");
+    const [done, total] = phase ? [phase.done, phase.total] : [view?.step ?? 0, view?.total ?? 0];
+    const numbers = total ? t("of", { done: count(done), total: count(total) }) : "";
+    setText(this._phase, this._asked ? t("asked", { what: t(this._asked) }) : numbers);
+    show(this._bar, Boolean(view) && view.status !== "gone");
+    const unknown = Boolean(view?.live) && !total;
+    this._bar.classList.toggle("scion-unknown", unknown);
+    this._bar.setAttribute("aria-label", word ? t(word) : "");
+    this._bar.setAttribute("aria-valuemax", String(total));
+    if (unknown) this._bar.removeAttribute("aria-valuenow");
+    else this._bar.setAttribute("aria-valuenow", String(done));
+    this._bar.style.setProperty("--share", String(total ? Math.min(1, done / total) : 0));
+    const said = [view?.message, ...(view?.warnings ?? [])].filter(Boolean).join("\n");
+    show(this._message, Boolean(said));
+    setText(this._message, said);
+  }
+
+  _renderChart() {
+    const { view } = this;
+    const some = Boolean(view?.series.length);
+    show(this._empty, !some);
+    setText(this._empty, view ? t("chartEmpty") : t("none"));
+    this._canvas.setAttribute("aria-label", t("chart", { said: this._summary() }));
+    const key = JSON.stringify([view?.run, view?.total, view?.validation, view?.best]);
+    if (this._drawn.version === view?.series.version && this._drawn.key === key) return;
+    this._drawn = { version: view?.series.version ?? -1, key };
+    this._chart.show(view && { series: view.series, validation: view.validation, best: view.best, total: view.total });
+  }
+
+  _summary() {
+    const { view } = this;
+    if (!view?.series.length) return t("chartEmpty");
+    const parts = [`${t("lossSmooth")} ${loss(view.series.smoothed)}`];
+    if (view.best) parts.push(`${t("validation")} ${t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) })}`);
+    return parts.join(", ");
+  }
+
+  /** The legend; with the values of the step under the pointer. */
+  _renderUnder() {
+    const { view } = this;
+    const point = this._point;
+    const [raw, smooth, validation] = this._keys;
+    const valued = (name, value) => (point ? `${t(name)} ${loss(value)}` : t(name));
+    setText(raw, point ? `${t("atStep", { step: count(point.step) })}: ${loss(point.loss)}` : t("lossRaw"));
+    setText(smooth, valued("lossSmooth", point?.smooth));
+    const best = view?.best ? ` · ${t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) })}` : "";
+    setText(validation, point?.validation != null ? valued("validation", point.validation) : t("validation") + best);
+    const some = Boolean(view?.series.length);
+    for (const key of [raw, smooth]) show(key, some);
+    show(validation, some && view.validation.length > 0);
+    show(this._logButton, some);
+    setText(this._logButton, t("log"));
+    this._logButton.title = t("logTip");
+  }
+
+  _renderFigures() {
+    const { view } = this;
+    const { figures } = view ?? {};
+    const epoch = figures?.epoch;
+    const values = {
+      step: view?.total ? t("of", { done: count(view.step), total: count(view.total) }) : "",
+      epoch: epoch != null ? count(epoch) : "",
+      loss: view?.series.length ? loss(view.series.smoothed) : "",
+      speed: figures?.seconds_per_step ? speed(figures.seconds_per_step) : "",
+      left: view?.live && figures?.seconds_left != null ? span(figures.seconds_left) : "",
+      learningRate: figures?.learning_rate != null ? rate(figures.learning_rate) : "",
+      memory: figures?.memory ? bytes(figures.memory) : "",
+    };
+    for (const name of FIGURES) {
+      const [title, value] = this._figures[name];
+      setText(title, t(name));
+      setText(value, values[name]);
+      show(title.parentElement, values[name] !== "");
+    }
+  }
+
+  _renderStrip() {
+    const { view } = this;
+    const previews = view?.previews ?? [];
+    show(this._strip, previews.length > 0);
+    this._strip.setAttribute("aria-label", t("previews"));
+    const key = JSON.stringify([view?.run, previews.map((one) => one.name)]);
+    if (this._strip.dataset.key === key) return;
+    this._strip.dataset.key = key;
+    this._strip.replaceChildren(...previews.map((preview) => this._thumbnail(preview)));
+    this._strip.scrollLeft = this._strip.scrollWidth;
+  }
+
+  _thumbnail(preview) {
+    const name = t("openPreview", { step: count(preview.step) });
+    const address = (file) => this._routes.preview(this.view.run, file);
+    return element(
+      "button",
+      { type: "button", title: name, "aria-label": name, on: { click: () => new PreviewDialog(this.view, preview, address) } },
+      element("img", { src: address(preview.name), alt: "", draggable: "false" }),
+      element("span", { text: count(preview.step) }),
+    );
+  }
+
+  _renderButtons() {
+    const { view } = this;
+    const trains = Boolean(view?.live);
+    const reason = !trains ? t("nothingTrains") : !view.run ? t("notYet") : this._asked ? t("asked", { what: t(this._asked) }) : "";
+    for (const name of COMMANDS) {
+      const button = this._commands[name];
+      setText(button, t(name));
+      button.setAttribute("aria-disabled", String(Boolean(reason)));
+      button.title = reason || t(`${name}Tip`);
+    }
+    setText(this._goOn, t("goOn"));
+    this._goOn.title = t("goOnTip");
+    show(this._goOn, Boolean(view && !trains && view.early && view.run));
+  }
+}

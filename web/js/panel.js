@@ -1,0 +1,156 @@
+/** The live panel on Train LoRA: each node shows the run that it trains, or the last one that it trained. */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+import { Routes } from "./lib/api.js";
+import { styleSheet } from "./lib/dom.js";
+import { executionIds } from "./lib/place.js";
+import { MIN_HEIGHT, RunPanel } from "./lib/run_panel.js";
+import { RunStore } from "./lib/store.js";
+import { count, load, t } from "./lib/text.js";
+
+const NODE = "ScionTrainLoRA";
+/** Saved with the workflow, so that the node finds its run again after a restart. */
+const RUN = "scion_run";
+const MIN_WIDTH = 380;
+const TOAST_MS = 12_000;
+
+const routes = new Routes(api);
+const store = new RunStore(api, routes);
+
+function toast(severity, summary, detail) {
+  app.extensionManager?.toast?.add({ severity, summary, detail, life: TOAST_MS });
+}
+
+function announce(view, what) {
+  if (what === "failed") toast("error", t("failed"), t("saidFailed", { message: view.message }));
+  if (what !== "finished") return;
+  const values = { step: count(view.step), total: count(view.total), lora: view.lora ?? "" };
+  if (view.status === "stopped") toast("warn", t("stopped"), t("saidStopped", values));
+  else if (view.early) toast("success", t("finishedEarly"), t("saidEarly", values));
+  // A run that was finished before is returned at once: that is no news.
+  else if (view.series.length) toast("success", t("finished"), t("saidFinished", values));
+}
+
+const rootGraph = () => app.rootGraph ?? app.graph;
+
+/** Whether a view is this node's; another open workflow may have a node of the same id. */
+async function isOf(node, view) {
+  if (!view.node || !executionIds(node, rootGraph()).includes(view.node)) return false;
+  const workflow = await store.workflowOf(view.prompt);
+  return workflow === null || !rootGraph().id || workflow === rootGraph().id;
+}
+
+function remember(node, view) {
+  if (view.run && node.properties[RUN] !== view.run) node.properties[RUN] = view.run;
+}
+
+/** Joins a node and a panel: what the node trains now comes before what it trained. */
+class Follower {
+  constructor(node, panel) {
+    this._node = node;
+    this._panel = panel;
+    this._end = store.listen((view, what) => this._heard(view, what));
+  }
+
+  remove() {
+    this._end();
+    this._panel.remove();
+  }
+
+  /** What there is to show when the node is there, with its properties. */
+  begin() {
+    const run = this._node.properties?.[RUN];
+    if (typeof run === "string" && run && this._panel.view?.run !== run) this._panel.show(store.open(run));
+    for (const view of store.live()) this._heard(view, "joined");
+  }
+
+  async _heard(view, what) {
+    if (view !== this._panel.view) {
+      if (what === "history" || !(await isOf(this._node, view)) || !this._node.graph) return;
+      // Meanwhile another event may have come.
+      if (view !== this._panel.view) this._panel.show(view);
+    }
+    remember(this._node, view);
+    this._panel.update(what);
+  }
+}
+
+/** The graph is moved and scaled also from above the panel. */
+function passOn(root) {
+  root.addEventListener(
+    "wheel",
+    (event) => {
+      const within = event.target.closest?.(".scion-strip, .scion-message");
+      const scrolls = within && (within.scrollWidth > within.clientWidth || within.scrollHeight > within.clientHeight);
+      // Nodes 2.0 hears what bubbles up by itself.
+      if (scrolls) event.stopPropagation();
+      else if (!globalThis.LiteGraph?.vueNodesMode) {
+        event.preventDefault();
+        app.canvas.processMouseWheel(event);
+      }
+    },
+    { passive: false },
+  );
+  const middle = (name) => (event) => {
+    if (globalThis.LiteGraph?.vueNodesMode) return;
+    if (event.button === 1 || event.buttons & 4) app.canvas[name](event);
+  };
+  root.addEventListener("pointerdown", middle("processMouseDown"));
+  root.addEventListener("pointermove", middle("processMouseMove"));
+  root.addEventListener("pointerup", middle("processMouseUp"));
+}
+
+function addPanel(node) {
+  const panel = new RunPanel(routes, (text, severity) => toast(severity, "Scion", text));
+  const follower = new Follower(node, panel);
+  passOn(panel.root);
+  const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => MIN_HEIGHT,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
+
+  const { onConfigure, onRemoved, onAdded } = node;
+  node.onConfigure = function (...given) {
+    onConfigure?.apply(this, given);
+    follower.begin();
+  };
+  node.onAdded = function (...given) {
+    onAdded?.apply(this, given);
+    follower.begin();
+  };
+  node.onRemoved = function (...given) {
+    follower.remove();
+    onRemoved?.apply(this, given);
+  };
+}
+
+app.registerExtension({
+  name: "scion.panel",
+  beforeRegisterNodeDef(nodeType, definition) {
+    if (definition.name !== NODE) return;
+    const { clone } = nodeType.prototype;
+    // A copy is another node: it has trained nothing yet.
+    nodeType.prototype.clone = function (...given) {
+      const copy = clone.apply(this, given);
+      if (copy?.properties) delete copy.properties[RUN];
+      return copy;
+    };
+  },
+  async setup() {
+    styleSheet("panel.css");
+    store.listen(announce);
+    await load(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
+    await store.start();
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) addPanel(node);
+  },
+});
