@@ -20,7 +20,7 @@ const routes = new Routes(api);
 const store = new RunStore(api, routes);
 
 function toast(severity, summary, detail) {
-  app.extensionManager?.toast?.add({ severity, summary, detail, life: TOAST_MS });
+  app.extensionManager?.toast?.add({ severity, summary: `Scion · ${summary}`, detail, life: TOAST_MS });
 }
 
 function announce(view, what) {
@@ -103,7 +103,7 @@ function passOn(root) {
 }
 
 function addPanel(node) {
-  const panel = new RunPanel(routes, (text, severity) => toast(severity, "Scion", text));
+  const panel = new RunPanel(routes, (text, severity) => toast(severity, t("training"), text));
   const follower = new Follower(node, panel);
   passOn(panel.root);
   const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {

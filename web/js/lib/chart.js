@@ -146,7 +146,7 @@ export class Chart {
     pen.lineWidth = 1;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    const rows = Math.max(2, Math.round(area.h / 45));
+    const rows = Math.max(3, Math.round(area.h / 32));
     const values = this._log ? logTicks(range[0], range[1], rows) : ticks(range[0], range[1], rows);
     for (const value of values) {
       const at = Math.round(y(value)) + 0.5;

@@ -5,8 +5,8 @@ import { PreviewDialog } from "./compare.js";
 import { element, setText, show } from "./dom.js";
 import { bytes, count, loss, rate, span, speed, t } from "./text.js";
 
-export const MIN_HEIGHT = 320;
-const FIGURES = /** @type {const} */ (["step", "epoch", "loss", "speed", "left", "learningRate", "memory"]);
+export const MIN_HEIGHT = 404;
+const FIGURES = /** @type {const} */ (["loss", "best", "epoch", "speed", "left", "learningRate", "memory"]);
 const COMMANDS = /** @type {const} */ (["finish", "checkpoint", "sample"]);
 /** Signs before the words, which say the same. */
 const SIGNS = { waiting: "…", training: "▶", finished: "✓", stopped: "■", unfinished: "■", failed: "✕", gone: "✕" };
@@ -195,7 +195,7 @@ export class RunPanel {
     const { view } = this;
     const some = Boolean(view?.series.length);
     show(this._empty, !some);
-    setText(this._empty, view ? t("chartEmpty") : t("none"));
+    setText(this._empty, !view ? t("none") : view.live ? t("chartEmpty") : t(view.status === "gone" ? "goneHint" : "noLoss"));
     this._canvas.setAttribute("aria-label", t("chart", { said: this._summary() }));
     const key = JSON.stringify([view?.run, view?.total, view?.validation, view?.best]);
     if (this._drawn.version === view?.series.version && this._drawn.key === key) return;
@@ -207,7 +207,7 @@ export class RunPanel {
     const { view } = this;
     if (!view?.series.length) return t("chartEmpty");
     const parts = [`${t("lossSmooth")} ${loss(view.series.smoothed)}`];
-    if (view.best) parts.push(`${t("validation")} ${t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) })}`);
+    if (view.best) parts.push(`${t("best")} ${t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) })}`);
     return parts.join(", ");
   }
 
@@ -219,8 +219,7 @@ export class RunPanel {
     const valued = (name, value) => (point ? `${t(name)} ${loss(value)}` : t(name));
     setText(raw, point ? `${t("atStep", { step: count(point.step) })}: ${loss(point.loss)}` : t("lossRaw"));
     setText(smooth, valued("lossSmooth", point?.smooth));
-    const best = view?.best ? ` · ${t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) })}` : "";
-    setText(validation, point?.validation != null ? valued("validation", point.validation) : t("validation") + best);
+    setText(validation, point?.validation != null ? valued("validation", point.validation) : t("validation"));
     const some = Boolean(view?.series.length);
     for (const key of [raw, smooth]) show(key, some);
     show(validation, some && view.validation.length > 0);
@@ -234,9 +233,9 @@ export class RunPanel {
     const { figures } = view ?? {};
     const epoch = figures?.epoch;
     const values = {
-      step: view?.total ? t("of", { done: count(view.step), total: count(view.total) }) : "",
-      epoch: epoch != null ? count(epoch) : "",
       loss: view?.series.length ? loss(view.series.smoothed) : "",
+      best: view?.best ? t("bestAt", { loss: loss(view.best.loss), step: count(view.best.step) }) : "",
+      epoch: epoch != null ? count(epoch) : "",
       speed: figures?.seconds_per_step ? speed(figures.seconds_per_step) : "",
       left: view?.live && figures?.seconds_left != null ? span(figures.seconds_left) : "",
       learningRate: figures?.learning_rate != null ? rate(figures.learning_rate) : "",
@@ -244,6 +243,7 @@ export class RunPanel {
     };
     for (const name of FIGURES) {
       const [title, value] = this._figures[name];
+      value.title = values[name];
       setText(title, t(name));
       setText(value, values[name]);
       show(title.parentElement, values[name] !== "");
