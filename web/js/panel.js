@@ -16,8 +16,9 @@ const RUN = "scion_run";
 const MIN_WIDTH = 380;
 const TOAST_MS = 12_000;
 
-const routes = new Routes(api);
-const store = new RunStore(api, routes);
+export const routes = new Routes(api);
+/** The one of the page. */
+export const store = new RunStore(api, routes);
 
 function toast(severity, summary, detail) {
   app.extensionManager?.toast?.add({ severity, summary: `Scion · ${summary}`, detail, life: TOAST_MS });
@@ -51,10 +52,13 @@ class Follower {
   constructor(node, panel) {
     this._node = node;
     this._panel = panel;
+    this._removed = false;
+    this._turn = Promise.resolve();
     this._end = store.listen((view, what) => this._heard(view, what));
   }
 
   remove() {
+    this._removed = true;
     this._end();
     this._panel.remove();
   }
@@ -66,11 +70,16 @@ class Follower {
     for (const view of store.live()) this._heard(view, "joined");
   }
 
-  async _heard(view, what) {
+  /** One after the other: whose an event is has to be asked, and the latest event has the last word. */
+  _heard(view, what) {
+    this._turn = this._turn.then(() => this._follow(view, what));
+  }
+
+  async _follow(view, what) {
+    if (this._removed) return;
     if (view !== this._panel.view) {
-      if (what === "history" || !(await isOf(this._node, view)) || !this._node.graph) return;
-      // Meanwhile another event may have come.
-      if (view !== this._panel.view) this._panel.show(view);
+      if (what === "history" || !(await isOf(this._node, view)) || this._removed) return;
+      this._panel.show(view);
     }
     remember(this._node, view);
     this._panel.update(what);

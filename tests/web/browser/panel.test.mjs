@@ -94,10 +94,12 @@ for (const vue of [false, true]) {
       await world.state({ ...empty, queue: [[0, "elsewhere", {}, other, []]] });
       const page = await open();
       await load(page, workflow([5, 7]));
-      await world.tell(...training(of("5", "a"), 100), ...training(of("7", "b"), 300), ...training(of("5", "c", "elsewhere"), 900));
+      await world.tell(...training(of("5", "a"), 100), ...training(of("7", "b"), 300));
       await until(page, "5", "Training", "100 of 1,200");
       await until(page, "7", "Training", "300 of 1,200");
-      await page.waitForTimeout(300);
+      await world.tell(...training(of("5", "c", "elsewhere"), 900));
+      await page.waitForTimeout(500);
+      assert.equal((await said(page))["5"].phase, "100 of 1,200");
       assert.match((await said(page))["5"].foot, /Run a/);
     });
 
@@ -200,9 +202,15 @@ for (const vue of [false, true]) {
         requestAnimationFrame(tick);
         window.__from = [...app.canvas.ds.offset];
       });
-      await page.mouse.move(300, 800);
+      // From above the panel, while its run goes on.
+      const box = await panelOf(page).boundingBox();
+      const [x, y] = [box.x + 150, box.y + 150];
+      await page.mouse.move(x, y);
       await page.mouse.down({ button: "middle" });
-      for (let i = 0; i < 60; i++) await page.mouse.move(300 + 3 * i, 800 - 2 * i);
+      for (let i = 1; i <= 60; i++) {
+        await page.mouse.move(x + 2 * i, y + i);
+        if (i % 6 === 0) await world.tell(["step", { ...who, ...steps(total - 10 + i / 6, 1, total) }]);
+      }
       await page.mouse.up({ button: "middle" });
       const { frames, moved } = await page.evaluate(() => ({ frames: window.__frames, moved: app.canvas.ds.offset[0] - window.__from[0] }));
       const rate = (1000 * (frames.length - 1)) / (frames.at(-1) - frames[0]);

@@ -94,7 +94,8 @@ export class Routes {
    */
   async workflowOf(prompt) {
     const queue = await this._ask("/queue");
-    const entry = [...(queue?.queue_running ?? []), ...(queue?.queue_pending ?? [])].find((item) => item[1] === prompt);
+    let entry = [...(queue?.queue_running ?? []), ...(queue?.queue_pending ?? [])].find((item) => item[1] === prompt);
+    entry ??= (await this._ask(`/history/${part(prompt)}`))?.[prompt]?.prompt;
     return entry?.[3]?.extra_pnginfo?.workflow?.id ?? null;
   }
 }

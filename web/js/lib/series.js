@@ -30,24 +30,30 @@ export function lowerBound(rising, value, length = rising.length) {
   return low;
 }
 
+const FIRST_ROOM = 256;
 const COLUMNS = /** @type {const} */ (["step", "loss", "low", "high", "smooth"]);
 
 /** Losses by rising step. A loss that is no number (the run diverged) is NaN: a gap in the line. */
 export class Series {
+  /** @type {Float64Array} */ step;
+  /** The mean, where a point stands for a few steps. @type {Float64Array} */ loss;
+  /** @type {Float64Array} */ low;
+  /** @type {Float64Array} */ high;
+  /** @type {Float64Array} */ smooth;
+
   /** @param {number} [window] see smoothingWindow */
   constructor(window = SHORTEST_WINDOW) {
     this.length = 0;
     this.window = window;
     /** Changes whenever the data does. */
     this.version = 0;
-    this._reserve(256);
+    for (const name of COLUMNS) this[name] = new Float64Array(FIRST_ROOM);
   }
 
   _reserve(capacity) {
     for (const name of COLUMNS) {
       const grown = new Float64Array(capacity);
-      if (this[name]) grown.set(this[name].subarray(0, this.length));
-      /** @type {Float64Array} */
+      grown.set(this[name].subarray(0, this.length));
       this[name] = grown;
     }
   }
@@ -84,7 +90,7 @@ export class Series {
   merge(history) {
     if (!history.step.length) return;
     const from = lowerBound(this.step, history.step.at(-1) + 1, this.length);
-    const kept = ["step", "loss", "low", "high"].map((name) => this[name].slice(from, this.length));
+    const kept = /** @type {const} */ (["step", "loss", "low", "high"]).map((name) => this[name].slice(from, this.length));
     this._cut(history.step[0]);
     history.step.forEach((step, i) => this._push(step, history.loss[i], history.low[i], history.high[i]));
     for (let i = 0; i < kept[0].length; i++) this._push(kept[0][i], kept[1][i], kept[2][i], kept[3][i]);
@@ -151,6 +157,7 @@ export class Series {
     const start = lowerBound(this.step, from, this.length);
     const end = lowerBound(this.step, to + 1, this.length);
     const count = end - start;
+    /** @type {Record<typeof COLUMNS[number], number[]>} */
     const points = { step: [], loss: [], low: [], high: [], smooth: [] };
     if (count <= columns) {
       for (const name of COLUMNS) points[name] = Array.from(this[name].subarray(start, end));

@@ -66,11 +66,12 @@ export const ENGLISH = {
   saidGoOn: "Queue the workflow again: it trains from step {step} to {total}.",
 };
 
+/** @type {Record<string, string>} */
 let words = { ...ENGLISH };
 let language = "en";
 
 /**
- * @param {keyof typeof ENGLISH} key
+ * @param {string} key one of ENGLISH; another is shown as it is
  * @param {Record<string, string|number>} [values] for the {placeholders}
  */
 export function t(key, values = {}) {
