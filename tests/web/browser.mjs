@@ -142,3 +142,9 @@ export async function load(page, json) {
   await page.evaluate((json) => window.app.loadGraphData(json, true, false, "test"), json);
   await page.waitForTimeout(400);
 }
+
+// Run by itself, it says what is missing, if anything.
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const tools = found();
+  if (typeof tools === "string") console.log(tools);
+}

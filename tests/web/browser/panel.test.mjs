@@ -159,12 +159,16 @@ for (const vue of [false, true]) {
       await page.waitForTimeout(400);
       const runs = await page.evaluate(() => app.graph.nodes.map((node) => node.properties.scion_run ?? null));
       assert.deepEqual(runs, ["old", null]);
+      const listening = () => page.evaluate(async () => (await import("/extensions/scion/js/panel.js")).store.listening);
+      const toasts = 1;
+      assert.equal(await listening(), toasts + 2);
       const panels = await page.evaluate(async () => {
         const kept = app.graph.nodes.map((node) => node.widgets.find((widget) => widget.name === "scion_panel").element);
         for (const node of [...app.graph.nodes]) app.graph.remove(node);
         return (window.__kept = kept).length;
       });
       assert.equal(panels, 2);
+      assert.equal(await listening(), toasts);
       await world.tell(...training(of("5", "b"), 100));
       await page.waitForTimeout(400);
       const texts = await page.evaluate(() => window.__kept.map((root) => root.querySelector(".scion-status").textContent));
