@@ -30,12 +30,13 @@ test("history replaces what it covers and keeps what came later meanwhile", () =
   assert.deepEqual(column(series, "low"), [5, 5, 5, 3]);
 });
 
-test("later history is added to the earlier", () => {
+test("a thinned history replaces the exact steps it stands for; an empty one changes nothing", () => {
   const series = new Series();
-  series.merge({ step: [1, 2], loss: [4, 3], low: [4, 3], high: [4, 3] });
-  series.merge({ step: [3], loss: [2], low: [2], high: [2] });
+  series.append(1, [9, 9, 9, 9]);
+  series.merge({ step: [2, 4], loss: [4, 3], low: [4, 3], high: [4, 3] });
   series.merge({ step: [], loss: [], low: [], high: [] });
-  assert.deepEqual(column(series, "loss"), [4, 3, 2]);
+  assert.deepEqual(column(series, "step"), [2, 4]);
+  assert.deepEqual(column(series, "loss"), [4, 3]);
 });
 
 test("the smoothed line begins as the plain mean and then follows over its window", () => {

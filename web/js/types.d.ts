@@ -24,9 +24,11 @@ export interface Preview {
   step: number;
   name: string;
   prompts: string[];
-  count: number;
-  width: number;
-  height: number;
+  /** Pictures side by side; null where an older Scion drew them. */
+  count: number | null;
+  /** Of each picture, in pixels. */
+  width: number | null;
+  height: number | null;
 }
 
 export interface History {
@@ -40,7 +42,7 @@ export interface History {
   settings: Record<string, unknown>;
   series: { step: number[]; loss: (number | null)[]; low: (number | null)[]; high: (number | null)[] };
   learning_rate: [number, number][];
-  validation: [number, number][];
+  validation: [number, number | null][];
   best: Best | null;
   checkpoints: number[];
   previews: Preview[];

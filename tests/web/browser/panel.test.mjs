@@ -190,6 +190,19 @@ for (const vue of [false, true]) {
       await until(page, id, "Training", "150 of 1,200");
     });
 
+    test("a server that restarts: the run is no longer live, and its history is there", async () => {
+      await world.state(empty);
+      const page = await open();
+      await load(page, workflow([5]));
+      await world.tell(...training(of("5", "a"), 150));
+      await until(page, "5", "Training", "150 of 1,200");
+      await world.state({ ...empty, runs: { a: history("a", 140, 1200, { status: "unfinished" }) } });
+      await world.drop();
+      await until(page, "5", "Unfinished", "140 of 1,200");
+      assert.match(await panelOf(page).locator(".scion-message").innerText(), /Queue the workflow again/);
+      assert.equal(await panelOf(page).getByRole("button", { name: "Sample now" }).getAttribute("aria-disabled"), "true");
+    });
+
     test("100,000 points stay smooth while the graph is dragged", async (t) => {
       const total = 100_000;
       await world.state({ ...empty });

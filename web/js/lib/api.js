@@ -18,6 +18,7 @@ export class Routes {
   /** @param {{fetchApi: (path: string, init?: RequestInit) => Promise<Response>, apiURL: (path: string) => string}} host */
   constructor(host) {
     this._host = host;
+    this._opened = Date.now().toString(36);
   }
 
   /**
@@ -57,14 +58,11 @@ export class Routes {
 
   /**
    * @param {string} run
-   * @param {{after?: number, points?: number}} [of]
+   * @param {number} points of the loss, at most
    * @returns {Promise<import("../types").History>}
    */
-  history(run, { after, points } = {}) {
-    const query = new URLSearchParams();
-    if (after) query.set("after", String(after));
-    if (points) query.set("points", String(points));
-    return this._ask(`/scion/runs/${part(run)}${query.size ? `?${query}` : ""}`);
+  history(run, points) {
+    return this._ask(`/scion/runs/${part(run)}?points=${points}`);
   }
 
   /** @param {string} run @param {"finish"|"checkpoint"|"sample"} command */
@@ -82,9 +80,14 @@ export class Routes {
     return this._ask(`/scion/runs/${part(run)}`, { method: "DELETE" });
   }
 
-  /** @param {string} run @param {string} name */
-  preview(run, name) {
-    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}`);
+  /**
+   * The host lets pictures be kept for a day, but a run that is begun anew draws others of the same names.
+   * @param {string} run
+   * @param {string} name
+   * @param {string|null} [prompt] that drew it, where it was drawn while the page was open
+   */
+  preview(run, name, prompt) {
+    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?of=${part(prompt ?? this._opened)}`);
   }
 
   /**

@@ -3,6 +3,9 @@
 import { element, setText, show } from "./dom.js";
 import { count, t } from "./text.js";
 
+/** @param {import("../types").Preview} preview */
+const pictures = (preview) => preview.count || 1;
+
 /** A dialog over a run's previews. It lives until it is closed. */
 export class PreviewDialog {
   /**
@@ -112,14 +115,14 @@ export class PreviewDialog {
     show(this._sliderLabel, Boolean(other));
     this._slider.setAttribute("aria-label", t("slider", { step: count(other?.step ?? 0) }));
     this._share();
-    const pictures = Array.from({ length: shown.count }, (_, i) => this._picture(shown, other, i));
-    this._pictures.replaceChildren(...pictures);
+    const all = Array.from({ length: pictures(shown) }, (_, i) => this._picture(shown, other, i));
+    this._pictures.replaceChildren(...all);
   }
 
   _picture(shown, other, index) {
     const stage = element("div.scion-stage", {}, this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))));
     stage.style.aspectRatio = "1";
-    if (other && index < other.count) {
+    if (other && index < pictures(other)) {
       const over = this._layer(other, index, () => {});
       over.classList.add("scion-over");
       stage.append(
@@ -138,9 +141,9 @@ export class PreviewDialog {
       src: this._address(preview.name),
       alt: preview.prompts[index] ?? t("prompt", { number: index + 1 }),
       draggable: "false",
-      on: { load: () => measured(image.naturalWidth / preview.count / image.naturalHeight) },
+      on: { load: () => measured(image.naturalWidth / pictures(preview) / image.naturalHeight) },
     });
-    image.style.width = `${100 * preview.count}%`;
+    image.style.width = `${100 * pictures(preview)}%`;
     image.style.left = `${-100 * index}%`;
     return element("div.scion-layer", {}, image);
   }

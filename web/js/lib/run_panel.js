@@ -186,7 +186,8 @@ export class RunPanel {
     if (unknown) this._bar.removeAttribute("aria-valuenow");
     else this._bar.setAttribute("aria-valuenow", String(done));
     this._bar.style.setProperty("--share", String(total ? Math.min(1, done / total) : 0));
-    const said = [view?.message, ...(view?.warnings ?? [])].filter(Boolean).join("\n");
+    const resumable = view && !view.live && ["stopped", "unfinished"].includes(view.status);
+    const said = [resumable && t("queueAgain"), view?.message, ...(view?.warnings ?? [])].filter(Boolean).join("\n");
     show(this._message, Boolean(said));
     setText(this._message, said);
   }
@@ -264,7 +265,7 @@ export class RunPanel {
 
   _thumbnail(preview) {
     const name = t("openPreview", { step: count(preview.step) });
-    const address = (file) => this._routes.preview(this.view.run, file);
+    const address = (file) => this._routes.preview(this.view.run, file, this.view.prompt);
     return element(
       "button",
       { type: "button", title: name, "aria-label": name, on: { click: () => new PreviewDialog(this.view, preview, address) } },

@@ -83,7 +83,7 @@ export class Series {
   }
 
   /**
-   * History as the server gives it, each point the mean of a few steps with their lowest and highest loss.
+   * A run's history as the server gives it, each point the mean of a few steps with their lowest and highest loss.
    * It replaces what is here up to its last step; what came later meanwhile stays.
    * @param {{step: number[], loss: (number|null)[], low: (number|null)[], high: (number|null)[]}} history
    */
@@ -91,7 +91,7 @@ export class Series {
     if (!history.step.length) return;
     const from = lowerBound(this.step, history.step.at(-1) + 1, this.length);
     const kept = /** @type {const} */ (["step", "loss", "low", "high"]).map((name) => this[name].slice(from, this.length));
-    this._cut(history.step[0]);
+    this.length = 0;
     history.step.forEach((step, i) => this._push(step, history.loss[i], history.low[i], history.high[i]));
     for (let i = 0; i < kept[0].length; i++) this._push(kept[0][i], kept[1][i], kept[2][i], kept[3][i]);
     this.version++;

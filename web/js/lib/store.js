@@ -180,7 +180,7 @@ export class RunStore {
   async refresh(view) {
     let history;
     try {
-      history = await this._routes.history(view.run, { points: HISTORY_POINTS });
+      history = await this._routes.history(view.run, HISTORY_POINTS);
     } catch (error) {
       if (error.status === 404 && !view.live) {
         view.status = "gone";
@@ -315,8 +315,9 @@ const HEARD = {
 export function mergeHistory(view, history) {
   view.series.merge(history.series);
   view.sized(history.total);
-  const known = new Set(history.validation.map(([step]) => step));
-  view.validation = [...history.validation, ...view.validation.filter(([step]) => !known.has(step) && step > history.step)];
+  const validation = history.validation.filter(([, loss]) => loss !== null);
+  const known = new Set(validation.map(([step]) => step));
+  view.validation = [...validation, ...view.validation.filter(([step]) => !known.has(step) && step > history.step)];
   view.best = history.best ?? view.best;
   view.checkpoints = [...new Set([...history.checkpoints, ...view.checkpoints])].sort((a, b) => a - b);
   const names = new Set(history.previews.map((one) => one.name));

@@ -14,6 +14,7 @@ export const ENGLISH = {
   finishedEarly: "Finished early",
   stopped: "Stopped",
   unfinished: "Unfinished",
+  queueAgain: "Queue the workflow again to go on.",
   failed: "Failed",
   gone: "Run not found",
   goneHint: "Its folder was deleted, or is on another computer. Queue the workflow to train anew.",
