@@ -36,8 +36,9 @@ function announce(view, what) {
 
 const rootGraph = () => app.rootGraph ?? app.graph;
 
-/** Whether a view is this node's; another open workflow may have a node of the same id. */
+/** Whether a view is this node's: of the run that it remembers, or at work under its id and in its workflow. */
 async function isOf(node, view) {
+  if (view.run && node.properties?.[RUN] === view.run) return true;
   if (!view.node || !executionIds(node, rootGraph()).includes(view.node)) return false;
   const workflow = await store.workflowOf(view.prompt);
   return workflow === null || !rootGraph().id || workflow === rootGraph().id;

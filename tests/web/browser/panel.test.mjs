@@ -35,7 +35,7 @@ const said = (page) =>
   });
 
 async function until(page, node, status, phase) {
-  for (let i = 0; i < 50; i++) {
+  for (let i = 0; i < 150; i++) {
     const panel = (await said(page))[node];
     if (panel?.status.includes(status) && (phase === undefined || panel.phase === phase)) return panel;
     await page.waitForTimeout(100);
@@ -44,6 +44,29 @@ async function until(page, node, status, phase) {
 }
 
 const panelOf = (page, index = 0) => page.locator(".scion-panel").nth(index);
+
+/** Drags the graph with the middle button for 60 moves and counts the frames; `meanwhile` is called ten times. */
+async function dragged(page, [x, y], meanwhile) {
+  await page.evaluate(() => {
+    window.__frames = [];
+    window.__from = app.canvas.ds.offset[0];
+    const tick = (at) => (window.__frames?.push(at), window.__frames && requestAnimationFrame(tick));
+    requestAnimationFrame(tick);
+  });
+  await page.mouse.move(x, y);
+  await page.mouse.down({ button: "middle" });
+  for (let i = 1; i <= 60; i++) {
+    await page.mouse.move(x + 2 * i, y + i);
+    if (i % 6 === 0) await meanwhile(i / 6);
+  }
+  await page.mouse.up({ button: "middle" });
+  return page.evaluate(() => {
+    const frames = window.__frames;
+    window.__frames = null;
+    const rate = (1000 * (frames.length - 1)) / (frames.at(-1) - frames[0]);
+    return { rate, moved: app.canvas.ds.offset[0] - window.__from };
+  });
+}
 
 for (const vue of [false, true]) {
   describe(vue ? "Nodes 2.0" : "classic renderer", { skip }, () => {
@@ -117,6 +140,14 @@ for (const vue of [false, true]) {
       await world.ready(page);
       await load(page, saved);
       await until(page, "5", "Stopped", "800 of 1,200");
+    });
+
+    test("a run that goes on is followed by whoever remembers it, also under another id", async () => {
+      await world.state({ ...empty, active: [{ ...of("5", "a"), phase: null, step: 300, total: 1200 }], runs: { a: history("a", 300, 1200, { active: true }) } });
+      const page = await open();
+      await load(page, workflow([9], { properties: { 9: { scion_run: "a" } } }));
+      await world.tell(["step", { ...of("5", "a"), ...steps(301, 50, 1200) }]);
+      await until(page, "9", "Training", "350 of 1,200");
     });
 
     test("buttons do what they say; without a training they say why not", async () => {
@@ -203,37 +234,22 @@ for (const vue of [false, true]) {
       assert.equal(await panelOf(page).getByRole("button", { name: "Sample now" }).getAttribute("aria-disabled"), "true");
     });
 
-    test("100,000 points stay smooth while the graph is dragged", async (t) => {
+    test("100,000 points stay smooth while the graph is dragged and the run goes on", async (t) => {
       const total = 100_000;
       await world.state({ ...empty });
       const page = await open();
+      const bare = await dragged(page, [300, 500], () => {});
       await load(page, workflow([5]));
       const who = of("5", "a");
       await world.tell(["started", { ...who, step: 0, total }]);
       for (let first = 1; first <= total; first += 5000) await world.tell(["step", { ...who, ...steps(first, 5000, total) }]);
       await until(page, "5", "Training", "100,000 of 100,000");
-      await page.waitForTimeout(500);
-      await page.evaluate(() => {
-        window.__frames = [];
-        const tick = (at) => (window.__frames.push(at), requestAnimationFrame(tick));
-        requestAnimationFrame(tick);
-        window.__from = [...app.canvas.ds.offset];
-      });
-      // From above the panel, while its run goes on.
       const box = await panelOf(page).boundingBox();
-      const [x, y] = [box.x + 150, box.y + 150];
-      await page.mouse.move(x, y);
-      await page.mouse.down({ button: "middle" });
-      for (let i = 1; i <= 60; i++) {
-        await page.mouse.move(x + 2 * i, y + i);
-        if (i % 6 === 0) await world.tell(["step", { ...who, ...steps(total - 10 + i / 6, 1, total) }]);
-      }
-      await page.mouse.up({ button: "middle" });
-      const { frames, moved } = await page.evaluate(() => ({ frames: window.__frames, moved: app.canvas.ds.offset[0] - window.__from[0] }));
-      const rate = (1000 * (frames.length - 1)) / (frames.at(-1) - frames[0]);
-      t.diagnostic(`${rate.toFixed(1)} frames a second over ${(frames.at(-1) - frames[0]).toFixed(0)} ms, moved by ${moved}`);
-      assert.ok(moved > 50, `moved by ${moved}`);
-      assert.ok(rate >= 30, `${rate} frames a second`);
+      const full = await dragged(page, [box.x + 150, box.y + 150], (i) => world.tell(["step", { ...who, ...steps(total - 10 + i, 1, total) }]));
+      t.diagnostic(`${full.rate.toFixed(1)} frames a second; ${bare.rate.toFixed(1)} of an empty graph`);
+      assert.ok(full.moved > 50, `moved by ${full.moved}`);
+      // A machine that is busy with other things may not draw even an empty graph so often.
+      assert.ok(full.rate >= Math.min(30, 0.6 * bare.rate), `${full.rate} frames a second, ${bare.rate} of an empty graph`);
     });
 
     test("the wheel over the panel moves the graph, a drag on it does not scroll it away", async () => {
