@@ -53,15 +53,22 @@ class Follower {
   constructor(node, panel) {
     this._node = node;
     this._panel = panel;
-    this._removed = false;
     this._turn = Promise.resolve();
-    this._end = store.listen((view, what) => this._heard(view, what));
+    /** @type {(() => void)|null} */
+    this._end = null;
   }
 
-  remove() {
-    this._removed = true;
-    this._end();
-    this._panel.remove();
+  /** The node is in a graph. One that is made only to be copied never is: it must not listen for ever. */
+  added() {
+    this._end ??= store.listen((view, what) => this._heard(view, what));
+    this._panel.attach();
+    this.begin();
+  }
+
+  removed() {
+    this._end?.();
+    this._end = null;
+    this._panel.detach();
   }
 
   /** What there is to show when the node is there, with its properties. */
@@ -77,9 +84,9 @@ class Follower {
   }
 
   async _follow(view, what) {
-    if (this._removed) return;
+    if (!this._end) return;
     if (view !== this._panel.view) {
-      if (what === "history" || !(await isOf(this._node, view)) || this._removed) return;
+      if (what === "history" || !(await isOf(this._node, view)) || !this._end) return;
       this._panel.show(view);
     }
     remember(this._node, view);
@@ -130,14 +137,14 @@ function addPanel(node) {
   const { onConfigure, onRemoved, onAdded } = node;
   node.onConfigure = function (...given) {
     onConfigure?.apply(this, given);
-    follower.begin();
+    if (this.graph) follower.begin();
   };
   node.onAdded = function (...given) {
     onAdded?.apply(this, given);
-    follower.begin();
+    follower.added();
   };
   node.onRemoved = function (...given) {
-    follower.remove();
+    follower.removed();
     onRemoved?.apply(this, given);
   };
 }

@@ -48,24 +48,27 @@ export class Chart {
     this._at = -1;
     this._size = [0, 0];
     this._frame = 0;
-    /** How often it was drawn: while only the graph moves, it must not be. */
-    this.drawn = 0;
     this._resized = new ResizeObserver(([entry]) => this._resize(entry.contentRect));
-    this._resized.observe(canvas);
     this._themed = new MutationObserver(() => this.draw());
-    for (const root of [document.documentElement, document.body]) {
-      this._themed.observe(root, { attributes: true, attributeFilter: ["class", "style"] });
-    }
     canvas.addEventListener("pointermove", (event) => this._point(event));
     canvas.addEventListener("pointerleave", () => this._select(-1));
     canvas.addEventListener("keydown", (event) => this._key(event));
     canvas.addEventListener("blur", () => this._select(-1));
   }
 
-  remove() {
+  /** Follows the size of the canvas and the theme from now on. */
+  attach() {
+    this._resized.observe(this.canvas);
+    for (const root of [document.documentElement, document.body]) {
+      this._themed.observe(root, { attributes: true, attributeFilter: ["class", "style"] });
+    }
+  }
+
+  detach() {
     this._resized.disconnect();
     this._themed.disconnect();
     cancelAnimationFrame(this._frame);
+    this._frame = 0;
   }
 
   /** @param {Shown|null} shown */
@@ -111,11 +114,12 @@ export class Chart {
     const [width, height] = this._size;
     const density = Math.max(window.devicePixelRatio || 1, LEAST_DENSITY);
     if (width < 20 || height < 20) return;
-    this.canvas.width = Math.round(width * density);
-    this.canvas.height = Math.round(height * density);
-    this.drawn++;
     const pen = this.canvas.getContext("2d");
-    pen.scale(density, density);
+    const [wide, high] = [Math.round(width * density), Math.round(height * density)];
+    // A new size costs new memory, each time.
+    if (this.canvas.width !== wide || this.canvas.height !== high) Object.assign(this.canvas, { width: wide, height: high });
+    pen.setTransform(density, 0, 0, density, 0, 0);
+    pen.clearRect(0, 0, width, height);
     const colour = colours(this.canvas);
     pen.font = `10px ${colour.font}`;
     if (!this._shown?.series.length) return;

@@ -64,10 +64,14 @@ export class RunPanel {
     });
   }
 
-  remove() {
+  attach() {
+    this._chart.attach();
+  }
+
+  detach() {
     cancelAnimationFrame(this._frame);
-    this._chart.remove();
-    this.view = null;
+    this._frame = 0;
+    this._chart.detach();
   }
 
   _buildHead() {
