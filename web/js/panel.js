@@ -14,6 +14,8 @@ const NODE = "ScionTrainLoRA";
 /** Saved with the workflow, so that the node finds its run again after a restart. */
 const RUN = "scion_run";
 const MIN_WIDTH = 380;
+/** What the classic renderer leaves free above and below. */
+const WIDGET_MARGIN = 10;
 const TOAST_MS = 12_000;
 
 export const routes = new Routes(api);
@@ -126,7 +128,7 @@ function addPanel(node) {
   const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => MIN_HEIGHT,
+    getMinHeight: () => MIN_HEIGHT + 2 * WIDGET_MARGIN,
     getValue: () => "",
     setValue: () => {},
   });
