@@ -18,7 +18,9 @@ SAME_EVERYWHERE |= {"rsLoRA"}
 
 
 def every_text(language):
-    return help_pages.flat({file: help_pages.texts_of(language, file) for file in ("nodeDefs", "main")})
+    texts = help_pages.flat({file: help_pages.texts_of(language, file) for file in ("nodeDefs", "main")})
+    # The panel's words have their English in web/js/lib/text.js, and their tests in tests/web/text.test.mjs.
+    return {key: text for key, text in texts.items() if not key.startswith("main.scion.")}
 
 
 def test_english_texts_are_those_of_the_schemas(pack):
