@@ -39,7 +39,9 @@ export class World {
   static async start(tools) {
     const world = new World();
     world.port = await freePort();
-    world.stub = spawn(tools.python, [path.join(HERE, "stub.py"), tools.frontend, String(world.port)], { stdio: ["ignore", "ignore", "inherit"] });
+    world.stub = spawn(tools.python, [path.join(HERE, "stub.py"), tools.frontend, String(world.port)], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
     world.base = `http://127.0.0.1:${world.port}`;
     await world._answers();
     world.browser = await tools.chromium.launch({ executablePath: tools.browser, args: ARGUMENTS });
@@ -65,7 +67,10 @@ export class World {
 
   /** Events to all pages: [name, data] without "scion." */
   tell(...events) {
-    return this._post("tell", events.map(([name, data]) => ({ type: name.startsWith("execution") ? name : `scion.${name}`, data })));
+    return this._post(
+      "tell",
+      events.map(([name, data]) => ({ type: name.startsWith("execution") ? name : `scion.${name}`, data })),
+    );
   }
 
   state(state) {
@@ -86,11 +91,20 @@ export class World {
     page.faults = [];
     page.on("pageerror", (error) => page.faults.push(error.stack ?? error.message));
     page.on("console", (message) => {
-      if (message.type() === "error" && /extensions\/scion|scion/i.test(message.text() + message.location()?.url)) page.faults.push(message.text());
+      if (message.type() === "error" && /extensions\/scion|scion/i.test(message.text() + message.location()?.url))
+        page.faults.push(message.text());
     });
     page.on("dialog", (dialog) => dialog.accept().catch(() => {}));
-    await page.route((url) => url.hostname !== "127.0.0.1" && url.protocol.startsWith("http"), (route) => route.abort());
-    const own = { "Comfy.VueNodes.Enabled": vue, "Comfy.ColorPalette": theme, "Comfy.Locale": locale, "Comfy.Workflow.Persist": false };
+    await page.route(
+      (url) => url.hostname !== "127.0.0.1" && url.protocol.startsWith("http"),
+      (route) => route.abort(),
+    );
+    const own = {
+      "Comfy.VueNodes.Enabled": vue,
+      "Comfy.ColorPalette": theme,
+      "Comfy.Locale": locale,
+      "Comfy.Workflow.Persist": false,
+    };
     await page.route(/\/api\/settings(\?|$)/, async (route) => {
       if (route.request().method() !== "GET") return route.fulfill({ status: 200, body: "" });
       return route.fulfill({ json: { ...(await (await route.fetch()).json()), ...own } });
@@ -102,7 +116,11 @@ export class World {
   async ready(page) {
     await page.goto(this.base, { waitUntil: "domcontentloaded" });
     await page.waitForFunction(
-      () => window.app?.isGraphReady && window.app.vueAppReady && window.app.canvas?.graph && window.LiteGraph?.registered_node_types?.ScionTrainLoRA,
+      () =>
+        window.app?.isGraphReady &&
+        window.app.vueAppReady &&
+        window.app.canvas?.graph &&
+        window.LiteGraph?.registered_node_types?.ScionTrainLoRA,
       null,
       { timeout: READY_MS, polling: 200 },
     );

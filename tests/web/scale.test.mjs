@@ -16,7 +16,9 @@ test("a log axis ticks at decades, or at round numbers where it is narrow", () =
 });
 
 test("one outlier does not flatten the curve, a mark is always in sight", () => {
-  const loss = Array(1000).fill(0.1).map((value, i) => value + i / 10000);
+  const loss = Array(1000)
+    .fill(0.1)
+    .map((value, i) => value + i / 10000);
   const [low, high] = lossRange({ loss: [...loss, 900], smooth: [0.15] }, [0.5], false);
   assert.ok(low < 0.11 && high > 0.5 && high < 0.6);
   assert.equal(lossRange({ loss: [NaN], smooth: [NaN] }, [], false), null);

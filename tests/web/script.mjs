@@ -14,19 +14,27 @@ export const losses = (first, count, total) => Array.from({ length: count }, (_,
 export function steps(first, count, total) {
   const last = first + count - 1;
   return {
-    first, losses: losses(first, count, total), total, learning_rate: 1e-4 * (1 - last / total), epoch: 1 + Math.floor(last / 40),
-    seconds_per_step: 0.42, seconds_left: 0.42 * (total - last), memory: 7.3 * 2 ** 30,
+    first,
+    losses: losses(first, count, total),
+    total,
+    learning_rate: 1e-4 * (1 - last / total),
+    epoch: 1 + Math.floor(last / 40),
+    seconds_per_step: 0.42,
+    seconds_left: 0.42 * (total - last),
+    memory: 7.3 * 2 ** 30,
   };
 }
 
-const HOSTILE = "<img src=x onerror=window.__broken=1> a photo of sks dog, <b>bold</b> & \"quotes\"";
+const HOSTILE = '<img src=x onerror=window.__broken=1> a photo of sks dog, <b>bold</b> & "quotes"';
 export const prompts = ["a photo of a red fox in the snow", HOSTILE];
 
 export const preview = (step) => ({ step, name: `step-${step}.png`, prompts, count: 2, width: 384, height: 192 });
 
 /** Events of a run from its beginning to `upto`. */
 export function training(who, upto, total = 1200) {
-  const events = [["started", { ...who, step: 0, total, modules: 192, parameters: 3_200_000, precision: "bf16", device: "cuda" }]];
+  const events = [
+    ["started", { ...who, step: 0, total, modules: 192, parameters: 3_200_000, precision: "bf16", device: "cuda" }],
+  ];
   let best = null;
   for (let first = 1; first <= upto; first += 50) {
     events.push(["step", { ...who, ...steps(first, Math.min(50, upto - first + 1), total) }]);
@@ -49,8 +57,24 @@ export function history(run, upto, total = 1200, more = {}) {
   const step = Array.from({ length: upto }, (_, i) => i + 1);
   const loss = losses(1, upto, total);
   return {
-    run, status: "stopped", early: false, active: false, step: upto, total, lora: null, settings: {},
-    series: { step, loss, low: loss, high: loss }, learning_rate: [[1, 1e-4]], validation: [[100, 0.16], [200, 0.13]],
-    best: { step: 200, loss: 0.13 }, checkpoints: [200], previews: [preview(200)], seconds_per_step: 0.42, ...more,
+    run,
+    status: "stopped",
+    early: false,
+    active: false,
+    step: upto,
+    total,
+    lora: null,
+    settings: {},
+    series: { step, loss, low: loss, high: loss },
+    learning_rate: [[1, 1e-4]],
+    validation: [
+      [100, 0.16],
+      [200, 0.13],
+    ],
+    best: { step: 200, loss: 0.13 },
+    checkpoints: [200],
+    previews: [preview(200)],
+    seconds_per_step: 0.42,
+    ...more,
   };
 }

@@ -8,7 +8,10 @@ const column = (series, name) => Array.from(series[name].subarray(0, series.leng
 function long(count) {
   const series = new Series(smoothingWindow(count));
   for (let first = 1; first <= count; first += 1000) {
-    series.append(first, Array.from({ length: 1000 }, (_, i) => 1 / (first + i) + ((first + i) % 7) / 100));
+    series.append(
+      first,
+      Array.from({ length: 1000 }, (_, i) => 1 / (first + i) + ((first + i) % 7) / 100),
+    );
   }
   return series;
 }
@@ -91,7 +94,10 @@ test("the point nearest to a step is found", () => {
   const series = new Series();
   assert.equal(series.nearest(4), -1);
   series.merge({ step: [10, 20, 40], loss: [1, 1, 1], low: [1, 1, 1], high: [1, 1, 1] });
-  assert.deepEqual([-5, 14, 16, 31, 99].map((step) => series.step[series.nearest(step)]), [10, 10, 20, 40, 40]);
+  assert.deepEqual(
+    [-5, 14, 16, 31, 99].map((step) => series.step[series.nearest(step)]),
+    [10, 10, 20, 40, 40],
+  );
 });
 
 test("the window hangs on the length of the run, within bounds", () => {

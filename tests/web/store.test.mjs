@@ -30,13 +30,32 @@ class Server extends EventTarget {
 
 const of = (node, prompt = "p1", run = null) => ({ node, prompt_id: prompt, run });
 const steps = (first, losses) => ({
-  first, losses, total: 100, learning_rate: 1e-4, epoch: 2, seconds_per_step: 0.5, seconds_left: 30, memory: 1 << 30,
+  first,
+  losses,
+  total: 100,
+  learning_rate: 1e-4,
+  epoch: 2,
+  seconds_per_step: 0.5,
+  seconds_left: 30,
+  memory: 1 << 30,
 });
 const history = (run, more = {}) => ({
-  run, status: "stopped", early: false, active: false, step: 3, total: 100, lora: null, settings: {},
+  run,
+  status: "stopped",
+  early: false,
+  active: false,
+  step: 3,
+  total: 100,
+  lora: null,
+  settings: {},
   series: { step: [1, 2, 3], loss: [3, 2, 1], low: [3, 2, 1], high: [3, 2, 1] },
-  learning_rate: [[1, 1e-4]], validation: [[2, 0.5]], best: { step: 2, loss: 0.5 }, checkpoints: [2],
-  previews: [{ step: 2, name: "a.png", prompts: ["x"], count: 1, width: 8, height: 8 }], seconds_per_step: 0.5, ...more,
+  learning_rate: [[1, 1e-4]],
+  validation: [[2, 0.5]],
+  best: { step: 2, loss: 0.5 },
+  checkpoints: [2],
+  previews: [{ step: 2, name: "a.png", prompts: ["x"], count: 1, width: 8, height: 8 }],
+  seconds_per_step: 0.5,
+  ...more,
 });
 
 async function begun(prepare = () => {}) {
@@ -55,10 +74,13 @@ test("two nodes of one prompt do not hear each other", async () => {
   server.tell("started", { ...of("12:5", "p1", "b"), step: 0, total: 100 });
   server.tell("step", { ...of("3", "p1", "a"), ...steps(1, [3, 2]) });
   server.tell("step", { ...of("12:5", "p1", "b"), ...steps(1, [9]) });
-  assert.deepEqual(store.live().map((view) => [view.node, view.run, view.step, view.series.smoothed]), [
-    ["3", "a", 2, store.open("a").series.smoothed],
-    ["12:5", "b", 1, 9],
-  ]);
+  assert.deepEqual(
+    store.live().map((view) => [view.node, view.run, view.step, view.series.smoothed]),
+    [
+      ["3", "a", 2, store.open("a").series.smoothed],
+      ["12:5", "b", 1, 9],
+    ],
+  );
 });
 
 test("what happens before the run has an id is the same view's", async () => {
@@ -79,7 +101,10 @@ test("a late join has the history and goes on with the events", async () => {
   server.tell("step", { ...of("3", "p1", "a"), ...steps(4, [0.5]) });
   const view = store.open("a");
   assert.deepEqual([view.live, view.status, view.step, view.series.length], [true, "training", 4, 4]);
-  assert.deepEqual(view.previews.map((one) => one.name), ["a.png"]);
+  assert.deepEqual(
+    view.previews.map((one) => one.name),
+    ["a.png"],
+  );
 });
 
 test("a run known by its id alone is shown from its history; one that is gone says so", async () => {
@@ -88,7 +113,10 @@ test("a run known by its id alone is shown from its history; one that is gone sa
   await new Promise(setImmediate);
   assert.deepEqual([known.status, known.step, known.series.length, known.best.step], ["stopped", 3, 3, 2]);
   assert.equal(gone.status, "gone");
-  assert.deepEqual(changes, [["a", "history"], ["z", "history"]]);
+  assert.deepEqual(changes, [
+    ["a", "history"],
+    ["z", "history"],
+  ]);
   assert.equal(store.open("a"), known);
   assert.deepEqual(server.asked, ["a", "z"]);
 });

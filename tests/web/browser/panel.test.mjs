@@ -26,7 +26,8 @@ const said = (page) =>
       for (const node of graph.nodes) {
         const root = node.widgets?.find((widget) => widget.name === "scion_panel")?.element;
         const text = (selector) => root.querySelector(selector).textContent;
-        if (root) all[before + node.id] = { status: text(".scion-status"), phase: text(".scion-phase"), foot: text(".scion-foot") };
+        if (root)
+          all[before + node.id] = { status: text(".scion-status"), phase: text(".scion-phase"), foot: text(".scion-foot") };
         if (node.subgraph) walk(node.subgraph, `${before}${node.id}:`);
       }
     };
@@ -50,7 +51,10 @@ async function dragged(page, [x, y], meanwhile) {
   await page.evaluate(() => {
     window.__frames = [];
     window.__from = app.canvas.ds.offset[0];
-    const tick = (at) => (window.__frames?.push(at), window.__frames && requestAnimationFrame(tick));
+    const tick = (at) => {
+      window.__frames?.push(at);
+      if (window.__frames) requestAnimationFrame(tick);
+    };
     requestAnimationFrame(tick);
   });
   await page.mouse.move(x, y);
@@ -102,7 +106,10 @@ for (const vue of [false, true]) {
       await slider.focus();
       await page.keyboard.press("Home");
       const over = dialog.locator(".scion-over").first();
-      assert.match(await over.evaluate((element) => getComputedStyle(element).clipPath), /100%|inset\(0px calc\(100% \+ 0|inset\(0px 100% 0px 0px\)/);
+      assert.match(
+        await over.evaluate((element) => getComputedStyle(element).clipPath),
+        /100%|inset\(0px calc\(100% \+ 0|inset\(0px 100% 0px 0px\)/,
+      );
       if (SHOTS) await page.screenshot({ path: `${SHOTS}/dialog-${vue ? "vue" : "classic"}.png` });
       await page.keyboard.press("Escape");
       assert.equal(await dialog.count(), 0);
@@ -127,7 +134,11 @@ for (const vue of [false, true]) {
     });
 
     test("survives a reload and a late join: the run is found by what trains, then by the id in the workflow", async () => {
-      await world.state({ ...empty, active: [{ ...of("5", "a"), phase: null, step: 300, total: 1200 }], runs: { a: history("a", 300, 1200, { active: true }) } });
+      await world.state({
+        ...empty,
+        active: [{ ...of("5", "a"), phase: null, step: 300, total: 1200 }],
+        runs: { a: history("a", 300, 1200, { active: true }) },
+      });
       const page = await open();
       await load(page, workflow([5]));
       await until(page, "5", "Training", "300 of 1,200");
@@ -143,7 +154,11 @@ for (const vue of [false, true]) {
     });
 
     test("a run that goes on is followed by whoever remembers it, also under another id", async () => {
-      await world.state({ ...empty, active: [{ ...of("5", "a"), phase: null, step: 300, total: 1200 }], runs: { a: history("a", 300, 1200, { active: true }) } });
+      await world.state({
+        ...empty,
+        active: [{ ...of("5", "a"), phase: null, step: 300, total: 1200 }],
+        runs: { a: history("a", 300, 1200, { active: true }) },
+      });
       const page = await open();
       await load(page, workflow([9], { properties: { 9: { scion_run: "a" } } }));
       await world.tell(["step", { ...of("5", "a"), ...steps(301, 50, 1200) }]);
@@ -151,7 +166,10 @@ for (const vue of [false, true]) {
     });
 
     test("buttons do what they say; without a training they say why not", async () => {
-      await world.state({ ...empty, runs: { old: history("old", 700, 1200, { status: "finished", early: true, lora: "fox.safetensors" }) } });
+      await world.state({
+        ...empty,
+        runs: { old: history("old", 700, 1200, { status: "finished", early: true, lora: "fox.safetensors" }) },
+      });
       const page = await open();
       await load(page, workflow([5], { properties: { 5: { scion_run: "old" } } }));
       await until(page, "5", "Finished early");
@@ -171,8 +189,15 @@ for (const vue of [false, true]) {
         if (name === "Sample now") await world.tell(["preview", { ...of("5", "a"), ...preview(202) }]);
         if (name !== "Stop and use") await until(page, "5", "Training", "200 of 1,200");
       }
-      assert.deepEqual((await world.asked()).slice(before + 1), [["a", "checkpoint"], ["a", "sample"], ["a", "finish"]]);
-      await world.tell(["finished", { ...of("5", "a"), status: "finished", early: true, step: 203, total: 1200, lora: "fox.safetensors", lines: [] }]);
+      assert.deepEqual((await world.asked()).slice(before + 1), [
+        ["a", "checkpoint"],
+        ["a", "sample"],
+        ["a", "finish"],
+      ]);
+      await world.tell([
+        "finished",
+        { ...of("5", "a"), status: "finished", early: true, step: 203, total: 1200, lora: "fox.safetensors", lines: [] },
+      ]);
       await until(page, "5", "Finished early");
       assert.match(await page.locator(".p-toast").first().innerText(), /Ended at step 203 of 1,200[\s\S]*fox\.safetensors/);
     });
@@ -196,7 +221,8 @@ for (const vue of [false, true]) {
       const panels = await page.evaluate(async () => {
         const kept = app.graph.nodes.map((node) => node.widgets.find((widget) => widget.name === "scion_panel").element);
         for (const node of [...app.graph.nodes]) app.graph.remove(node);
-        return (window.__kept = kept).length;
+        window.__kept = kept;
+        return kept.length;
       });
       assert.equal(panels, 2);
       assert.equal(await listening(), toasts);
@@ -249,7 +275,9 @@ for (const vue of [false, true]) {
       const enough = Math.min(30, 0.6 * bare.rate);
       let full;
       for (let attempt = 0; attempt < 3 && !(full?.rate >= enough); attempt++) {
-        full = await dragged(page, [box.x + 150, box.y + 150], (i) => world.tell(["step", { ...who, ...steps(total - 10 + i, 1, total) }]));
+        full = await dragged(page, [box.x + 150, box.y + 150], (i) =>
+          world.tell(["step", { ...who, ...steps(total - 10 + i, 1, total) }]),
+        );
         t.diagnostic(`${full.rate.toFixed(1)} frames a second; ${bare.rate.toFixed(1)} of an empty graph`);
         await page.evaluate((moved) => (app.canvas.ds.offset[0] -= moved), full.moved);
         await page.waitForTimeout(500);

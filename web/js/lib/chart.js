@@ -36,8 +36,8 @@ function colours(element) {
 export class Chart {
   /**
    * @param {HTMLCanvasElement} canvas
-   * @param {(point: {step: number, loss: number, smooth: number, validation: number|null}|null) => void} onPoint hears what the pointer
-   *   or the arrow keys are at
+   * @param {(point: {step: number, loss: number, smooth: number, validation: number|null}|null) => void} onPoint hears what
+   *   the pointer or the arrow keys are at
    */
   constructor(canvas, onPoint) {
     this.canvas = canvas;
@@ -127,7 +127,11 @@ export class Chart {
     const area = this._area;
     const steps = this._steps;
     const points = series.thin(Math.max(50, Math.round(area.w)), steps[0], steps[1]);
-    const range = lossRange(points, validation.map(([, loss]) => loss), this._log);
+    const range = lossRange(
+      points,
+      validation.map(([, loss]) => loss),
+      this._log,
+    );
     if (!range) return;
     const [right, up] = [placed(steps, false), placed(range, this._log)];
     const x = (step) => area.x + right(step) * area.w;
@@ -261,7 +265,7 @@ export class Chart {
       const distance = Math.abs(mark[0] - step);
       if (distance <= reach && (!near || distance < Math.abs(near[0] - step))) near = mark;
     }
-    return { step, loss: series.loss[index], smooth: series.smooth[index], validation: near && near[1] };
+    return { step, loss: series.loss[index], smooth: series.smooth[index], validation: near?.[1] ?? null };
   }
 }
 

@@ -120,7 +120,11 @@ export class PreviewDialog {
   }
 
   _picture(shown, other, index) {
-    const stage = element("div.scion-stage", {}, this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))));
+    const stage = element(
+      "div.scion-stage",
+      {},
+      this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))),
+    );
     stage.style.aspectRatio = "1";
     if (other && index < pictures(other)) {
       const over = this._layer(other, index, () => {});
@@ -132,7 +136,12 @@ export class PreviewDialog {
         element("span.scion-tag.scion-right", { text: t("atStep", { step: count(shown.step) }) }),
       );
     }
-    return element("figure", {}, stage, element("figcaption", { text: shown.prompts[index] ?? t("prompt", { number: index + 1 }) }));
+    return element(
+      "figure",
+      {},
+      stage,
+      element("figcaption", { text: shown.prompts[index] ?? t("prompt", { number: index + 1 }) }),
+    );
   }
 
   /** One picture of a strip, in which all of a step stand side by side. */

@@ -25,15 +25,17 @@ export class RunPanel {
     this._frame = 0;
     this._point = null;
     this._drawn = { version: -1, key: "" };
+    this._strip = element("div.scion-strip", { role: "group", on: { pointerdown: (event) => event.stopPropagation() } });
+    this._foot = element("div.scion-foot");
     this.root = element(
       "div.scion-panel",
       { role: "group", "aria-label": "Scion", on: { keydown: (event) => event.stopPropagation() } },
       this._buildHead(),
       this._buildChart(),
       this._buildFigures(),
-      (this._strip = element("div.scion-strip", { role: "group", on: { pointerdown: (event) => event.stopPropagation() } })),
+      this._strip,
       this._buildButtons(),
-      (this._foot = element("div.scion-foot")),
+      this._foot,
     );
     this._chart = new Chart(this._canvas, (point) => {
       this._point = point;
@@ -88,11 +90,7 @@ export class RunPanel {
   _buildChart() {
     this._canvas = element("canvas", { tabindex: 0, role: "img" });
     this._empty = element("div.scion-empty");
-    this._keys = [
-      element("span.scion-key.scion-raw"),
-      element("span.scion-key"),
-      element("span.scion-key.scion-val"),
-    ];
+    this._keys = [element("span.scion-key.scion-raw"), element("span.scion-key"), element("span.scion-key.scion-val")];
     this._logButton = element("button.scion-button.scion-small", {
       type: "button",
       "aria-pressed": "false",
@@ -177,7 +175,13 @@ export class RunPanel {
   _renderHead() {
     const { view } = this;
     const phase = view?.phase;
-    const word = !view ? "" : phase && view.live ? phase.what : view.early && view.status === "finished" ? "finishedEarly" : view.status;
+    const word = !view
+      ? ""
+      : phase && view.live
+        ? phase.what
+        : view.early && view.status === "finished"
+          ? "finishedEarly"
+          : view.status;
     setText(this._status, view ? `${SIGNS[view.status] ?? ""} ${t(word)}` : "");
     const [done, total] = phase ? [phase.done, phase.total] : [view?.step ?? 0, view?.total ?? 0];
     const numbers = total ? t("of", { done: count(done), total: count(total) }) : "";
@@ -281,7 +285,13 @@ export class RunPanel {
   _renderButtons() {
     const { view } = this;
     const trains = Boolean(view?.live);
-    const reason = !trains ? t("nothingTrains") : !view.run ? t("notYet") : this._asked ? t("asked", { what: t(this._asked) }) : "";
+    const reason = !trains
+      ? t("nothingTrains")
+      : !view.run
+        ? t("notYet")
+        : this._asked
+          ? t("asked", { what: t(this._asked) })
+          : "";
     for (const name of COMMANDS) {
       const button = this._commands[name];
       setText(button, t(name));

@@ -78,7 +78,7 @@ export class Series {
   append(first, losses) {
     if (!losses.length) return;
     this._cut(first);
-    losses.forEach((loss, index) => this._push(first + index, loss, loss, loss));
+    for (const [index, loss] of losses.entries()) this._push(first + index, loss, loss, loss);
     this.version++;
   }
 
@@ -92,7 +92,7 @@ export class Series {
     const from = lowerBound(this.step, history.step.at(-1) + 1, this.length);
     const kept = /** @type {const} */ (["step", "loss", "low", "high"]).map((name) => this[name].slice(from, this.length));
     this.length = 0;
-    history.step.forEach((step, i) => this._push(step, history.loss[i], history.low[i], history.high[i]));
+    for (const [i, step] of history.step.entries()) this._push(step, history.loss[i], history.low[i], history.high[i]);
     for (let i = 0; i < kept[0].length; i++) this._push(kept[0][i], kept[1][i], kept[2][i], kept[3][i]);
     this.version++;
   }

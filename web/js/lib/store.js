@@ -202,7 +202,8 @@ export class RunStore {
       view.prompt = told.prompt_id;
       this._working.set(key, view);
       // The node's earlier prompts have ended: their views would only grow in number.
-      for (const [other, old] of this._working) if (!old.live && old.node === view.node && other !== key) this._working.delete(other);
+      for (const [other, old] of this._working)
+        if (!old.live && old.node === view.node && other !== key) this._working.delete(other);
     }
     if (told.run && view.run !== told.run) {
       view.run = told.run;
