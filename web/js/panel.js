@@ -164,7 +164,7 @@ app.registerExtension({
     };
   },
   async setup() {
-    styleSheet("panel.css");
+    for (const name of ["base.css", "panel.css", "previews.css"]) styleSheet(name);
     store.listen(announce);
     await load(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
     await store.start();

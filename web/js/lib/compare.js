@@ -1,5 +1,6 @@
 /** Previews, large: the pictures of a step with their prompts, beside those of another step under a slider. */
 
+import { Dialog, toolButton } from "./dialog.js";
 import { element, setText, show } from "./dom.js";
 import { count, t } from "./text.js";
 
@@ -20,46 +21,22 @@ export class PreviewDialog {
     this._other = "";
     this._build();
     this._fill();
-    document.body.append(this.root);
-    this.root.showModal();
+    this._dialog.open();
   }
 
   _build() {
-    this._title = element("h2", { id: "scion-dialog-title" });
-    this._older = this._button("◀", t("older"), () => this._go(-1));
-    this._newer = this._button("▶", t("newer"), () => this._go(1));
+    this._older = toolButton("◀", t("older"), () => this._go(-1));
+    this._newer = toolButton("▶", t("newer"), () => this._go(1));
     this._with = element("select", { on: { change: () => this._compare(this._with.value) } });
-    this._slider = element("input", {
-      type: "range",
-      min: 0,
-      max: 100,
-      value: 50,
-      on: { input: () => this._share() },
-    });
+    this._slider = element("input", { type: "range", min: 0, max: 100, value: 50, on: { input: () => this._share() } });
     this._sliderLabel = element("label", {}, this._slider);
     this._pictures = element("div.scion-pictures");
-    this.root = element(
-      "dialog.scion-dialog",
-      {
-        "aria-labelledby": "scion-dialog-title",
-        on: { close: () => this.root.remove(), keydown: (event) => this._key(event), click: (event) => this._outside(event) },
-      },
-      element(
-        "div.scion-tools",
-        {},
-        this._older,
-        this._newer,
-        this._title,
-        element("label", {}, element("span", { text: t("compare") }), this._with),
-        this._sliderLabel,
-        this._button("✕", t("close"), () => this.root.close()),
-      ),
-      this._pictures,
-    );
-  }
-
-  _button(sign, name, act) {
-    return element("button.scion-button", { type: "button", text: sign, title: name, "aria-label": name, on: { click: act } });
+    this._dialog = new Dialog({
+      before: [this._older, this._newer],
+      after: [element("label", {}, element("span", { text: t("compare") }), this._with), this._sliderLabel],
+      onKey: (event) => this._key(event),
+    });
+    this._dialog.body.append(this._pictures);
   }
 
   get _at() {
@@ -80,29 +57,20 @@ export class PreviewDialog {
   }
 
   _key(event) {
-    // The graph's own keys, such as the one that deletes a node, are not meant.
-    event.stopPropagation();
     if (event.target === this._slider || event.target === this._with) return;
     if (event.key === "ArrowLeft") this._go(-1);
     if (event.key === "ArrowRight") this._go(1);
   }
 
-  _outside(event) {
-    if (event.target !== this.root) return;
-    const { left, right, top, bottom } = this.root.getBoundingClientRect();
-    const inside = event.clientX > left && event.clientX < right && event.clientY > top && event.clientY < bottom;
-    if (!inside) this.root.close();
-  }
-
   _share() {
-    this.root.style.setProperty("--share", String(Number(this._slider.value) / 100));
+    this._dialog.root.style.setProperty("--share", String(Number(this._slider.value) / 100));
   }
 
   _fill() {
     const { previews } = this._view;
     const shown = previews[this._at];
     const other = previews.find((one) => one.name === this._other);
-    setText(this._title, t("previewOf", { step: count(shown.step) }));
+    setText(this._dialog.title, t("previewOf", { step: count(shown.step) }));
     this._older.setAttribute("aria-disabled", String(this._at === 0));
     this._newer.setAttribute("aria-disabled", String(this._at === previews.length - 1));
     this._with.replaceChildren(

@@ -28,7 +28,7 @@ export class RunPanel {
     this._strip = element("div.scion-strip", { role: "group", on: { pointerdown: (event) => event.stopPropagation() } });
     this._foot = element("div.scion-foot");
     this.root = element(
-      "div.scion-panel",
+      "div.scion.scion-panel",
       { role: "group", "aria-label": "Scion", on: { keydown: (event) => event.stopPropagation() } },
       this._buildHead(),
       this._buildChart(),
