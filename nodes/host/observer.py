@@ -1,4 +1,4 @@
-"""What the page hears of a run in the graph, and what its node shows."""
+"""What all pages hear of a run in the graph."""
 
 import math
 import time
@@ -27,14 +27,14 @@ from ...trainer_core.engine.events import (
 )
 from ...trainer_core.engine.requests import Requests
 from . import active, preferences
-from .running import Watch, advance, say, server_of_host
+from .running import Watch, advance, server_of_host
 
 PREVIEW_SIDE = 768
 """Pixels of the longer side of the preview that is sent; the run folder keeps the whole picture."""
 
 
 class NodeObserver:
-    """Tells of a run: by the host's progress bar and preview, a line on the node, and `scion.*` events to all pages.
+    """Tells of a run: by the host's progress bar and preview, and by `scion.*` events to all pages.
 
     Each event carries node, prompt and, once it is known, run (the id by which `/scion/runs/<id>` gives the history).
     """
@@ -49,7 +49,6 @@ class NodeObserver:
         self._sent, self._interval = 0.0, preferences.event_interval()
         self._told: tuple[str, float] = ("", 0.0)
         """Of what the steps wait for: what was told last, and when."""
-        self._validated = ""
 
     @contextmanager
     def present(self) -> Iterator[None]:
@@ -97,7 +96,7 @@ class NodeObserver:
 
     def _working(self, event: Working) -> None:
         if self._watch[0] != event.what:
-            self._watch = event.what, Watch(self.node, event.what.capitalize())
+            self._watch = event.what, Watch(self.node)
         self._watch[1](event.done, event.total)
         self._busy(event)
 
@@ -147,13 +146,10 @@ class NodeObserver:
         last = waiting["first"] + len(waiting["losses"]) - 1
         advance(self._bar, last, waiting["total"])
         self._send("step", **waiting)
-        say(_line(last, waiting) + self._validated, self.node)
 
     def _on_validated(self, event: Validated) -> None:
-        self._validated = f" · {event.line}"
         best = {"step": event.best_step, "loss": event.best_loss} if event.best_step else None
         self._send("validation", step=event.step, loss=event.loss, best=best)
-        say(f"Step {event.step:,} of {self._bar.total:,}{self._validated}", self.node)
 
     def _previewed(self, event: Previewed) -> None:
         strip = Image.fromarray((torch.cat(list(event.pictures), dim=1).numpy() * 255).round().astype(np.uint8))
@@ -177,22 +173,8 @@ class NodeObserver:
             lora=lora,
             lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
             early=bool(event.early),
+            trained=self._bar is not None,
         )
-        say(_end(event, trained=self._bar is not None), self.node)
-
-
-def _end(event: Finished, trained: bool) -> str:
-    """What the node says when a run has ended."""
-    if event.status == "stopped" and event.step:
-        return f"Stopped and kept at step {event.step:,} of {event.total:,}. Run goes on from here."
-    if event.status == "stopped":
-        return "Stopped before the first step."
-    if event.early:
-        return f"Finished early at step {event.step:,} of {event.total:,}: {event.early}. In {event.lora.parent.name}"
-    done = (
-        f"Finished: {event.total:,} steps" if trained else f"Finished before, {event.total:,} steps: nothing to train"
-    )
-    return f"{done}. In {event.lora.parent.name}" if event.lora else f"{done}."
 
 
 def _finite(value: Any) -> Any:
@@ -202,18 +184,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _line(step: int, told: dict[str, Any]) -> str:
-    """What the node says while it trains."""
-    losses = told["losses"]
-    speed = told["seconds_per_step"]
-    pace = f"{speed:.2f} s/step" if speed >= 1 else f"{1 / speed:.1f} steps/s" if speed else ""
-    loss, left = sum(losses) / len(losses), _span(told["seconds_left"])
-    return f"Step {step:,} of {told['total']:,} · loss {loss:.4f} · {pace} · {left} left"
-
-
-def _span(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -51,32 +51,6 @@ def test_progress_comes_once_a_minute(observer, pack, events, caplog, monkeypatc
     ]
 
 
-@pytest.mark.parametrize(
-    "status, step, lora, trained, said",
-    [
-        ("finished", 300, "runs/dog-1/dog.safetensors", True, "Finished: 300 steps. In dog-1"),
-        (
-            "finished",
-            300,
-            "runs/dog-1/dog.safetensors",
-            False,
-            "Finished before, 300 steps: nothing to train. In dog-1",
-        ),
-        (
-            "stopped",
-            41,
-            "runs/dog-1/dog.safetensors",
-            True,
-            "Stopped and kept at step 41 of 300. Run goes on from here.",
-        ),
-        ("stopped", 0, None, False, "Stopped before the first step."),
-    ],
-)
-def test_the_node_says_how_a_run_ended(pack, events, status, step, lora, trained, said):
-    event = events.Finished(status, step, 300, Path(lora) if lora else None)
-    assert pack("nodes.host.observer")._end(event, trained) == said
-
-
 def test_numbers_that_json_does_not_know_are_nothing(pack):
     finite = pack("nodes.host.observer")._finite
     assert finite({"losses": [1.0, float("nan"), float("inf")], "step": 3}) == {"losses": [1.0, None, None], "step": 3}

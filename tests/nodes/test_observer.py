@@ -123,6 +123,12 @@ def test_end_tells_whether_it_was_early_and_of_which_run(host, events, pack, tmp
         "hearts.safetensors",
     )
     assert data["lines"] == ["It ended early, as it was asked to.", "Loads in ComfyUI."]
+    assert data["trained"] is False, "it was finished before"
+
+
+def test_end_of_a_run_that_was_trained_says_so(observer, host, events):
+    observer.on(events.Finished("stopped", 4, 9, None))
+    assert [one["trained"] for one in told(host, "finished")] == [True]
 
 
 def test_failure_is_told_once_and_the_node_trains_no_more(host, pack):

@@ -1,10 +1,15 @@
 """What pages ask about runs: what trains now, all runs, one's history; commands, going on and deleting."""
 
+import io
 import json
 import shutil
 
 import pytest
+import torch
 from filelock import FileLock
+from PIL import Image
+
+from trainer_core.engine.charts import save_strip
 
 LINES = [
     {"step": 1, "loss": 0.5, "learning_rate": 1e-4, "seconds": 0.2},
@@ -165,6 +170,13 @@ def test_previews_are_served_by_their_names_alone(ask, run):
     shutil.copy(run / "previews/step-00000002.png", run / "step-00000003.png")
     for name in ("step-00000003.png", "..%2fstep-00000003.png", "..%2frun.json", "run.json", "%2fetc%2fpasswd"):
         assert ask("GET", f"{RUN}/previews/{name}").status == 404
+
+
+def test_a_preview_s_pictures_are_served_without_their_captions(ask, run):
+    address = f"{RUN}/previews/step-00000002.png?bare=1"
+    assert ask("GET", address).body == b"\x89PNG picture", "one that does not say where they lie is left whole"
+    save_strip(run / "previews/step-00000002.png", torch.rand(2, 192, 192, 3), ["a", "b"])
+    assert Image.open(io.BytesIO(ask("GET", address).body)).size == (384, 192)
 
 
 def test_what_trains_now_is_told_to_who_comes_late(ask, training):

@@ -1,12 +1,14 @@
 """Pictures about a run: the loss curve, and grids of samples with their captions."""
 
 import io
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ..files import write_bytes
 
@@ -14,16 +16,26 @@ INK, FAINT, PAPER, GRID = (33, 37, 41), (134, 142, 150), (255, 255, 255), (233, 
 RAW, SMOOTH, HELD_OUT = (173, 206, 186), (25, 113, 68), (208, 85, 24)
 TILE = 192
 """Sides of the samples in a grid are at least this, in pixels."""
-MARGIN = 16
+MARGIN, GAP = 16, 8
+IN_A_ROW = 8
+BOXES = "scion:pictures"
+"""Key of a strip's note on where its pictures lie: [[left, top, width, height], …] in pixels."""
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def save_png(path: Path, picture: Image.Image) -> None:
+def save_png(path: Path, picture: Image.Image, notes: dict[str, str] | None = None) -> None:
+    """
+    Args:
+        notes: text that goes into the file beside the picture.
+    """
+    said = PngInfo()
+    for key, text in (notes or {}).items():
+        said.add_text(key, text)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", pnginfo=said)
     write_bytes(path, buffer.getvalue())
 
 
@@ -33,9 +45,45 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def save_strip(path: Path, pictures: torch.Tensor, captions: list[str]) -> None:
-    """One row of pictures [N, H, W, 3] in 0..1, at most eight in a row, each with its caption below."""
-    rows = [(list(pictures[i : i + 8]), captions[i : i + 8]) for i in range(0, len(pictures), 8)]
-    save_png(path, stacked([grid([row], [""], below) for row, below in rows]))
+    """One row of pictures [N, H, W, 3] in 0..1, at most eight in a row, each with its caption below.
+
+    The file says where each picture lies in it, for `side_by_side`.
+    """
+    starts = range(0, len(pictures), IN_A_ROW)
+    rows = [grid([list(pictures[i : i + IN_A_ROW])], [""], captions[i : i + IN_A_ROW]) for i in starts]
+    (width, height), top, boxes = _tile(pictures), 0, []
+    for start, row in zip(starts, rows, strict=True):
+        for column in range(len(pictures[start : start + IN_A_ROW])):
+            boxes.append([MARGIN + column * (width + GAP), top + MARGIN, width, height])
+        top += row.height
+    save_png(path, stacked(rows), {BOXES: json.dumps(boxes)})
+
+
+def side_by_side(path: Path) -> Image.Image | None:
+    """The pictures of a strip that `save_strip` wrote, in one row without captions and margins.
+
+    Returns:
+        None where the file does not say where they lie, as that of an older version.
+    """
+    try:
+        with Image.open(path) as strip:
+            boxes = [(x, y, x + width, y + height) for x, y, width, height in json.loads(strip.info[BOXES])]
+            if not _lie_in(boxes, strip.size):
+                return None
+            tiles = [strip.crop(box) for box in boxes]
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    row = Image.new("RGB", (sum(tile.width for tile in tiles), max(tile.height for tile in tiles)))
+    for number, tile in enumerate(tiles):
+        row.paste(tile, (sum(one.width for one in tiles[:number]), 0))
+    return row
+
+
+def _lie_in(boxes: list[tuple[int, int, int, int]], size: tuple[int, int]) -> bool:
+    """Whether these are parts of a picture that do not come to more than all of it."""
+    inside = all(0 <= left < right <= size[0] and 0 <= top < low <= size[1] for left, top, right, low in boxes)
+    area = sum((right - left) * (low - top) for left, top, right, low in boxes)
+    return bool(boxes) and inside and area <= size[0] * size[1]
 
 
 def save_each(folder: Path, pictures: torch.Tensor) -> None:
@@ -63,31 +111,36 @@ def stacked(pictures: list[Image.Image]) -> Image.Image:
 
 def grid(rows: list[list[torch.Tensor]], labels: list[str], captions: list[str], title: str = "") -> Image.Image:
     """Rows of pictures of one size [H, W, 3], a label left of each row, a caption below each column."""
-    height, width = rows[0][0].shape[:2]
-    scale = max(1, math.ceil(TILE / max(height, width)))
-    tile_width, tile_height = width * scale, height * scale
+    tile_width, tile_height = _tile(rows[0][0][None])
     small, big = _font(13), _font(18)
     left = MARGIN + (max(int(big.getlength(label)) for label in labels) + MARGIN if any(labels) else 0)
     top = MARGIN + (34 if title else 0)
     wrapped = [_wrap(caption, small, tile_width) for caption in captions]
     below = max((len(lines) for lines in wrapped), default=0) * 17 + 8
     columns = max(len(row) for row in rows)
-    size = (left + columns * (tile_width + 8) - 8 + MARGIN, top + len(rows) * (tile_height + 8) + below + MARGIN)
+    size = (left + columns * (tile_width + GAP) - GAP + MARGIN, top + len(rows) * (tile_height + GAP) + below + MARGIN)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((MARGIN, MARGIN - 2), title, INK, _font(20))
     for y, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        y_top = top + y * (tile_height + 8)
+        y_top = top + y * (tile_height + GAP)
         pen.text((MARGIN, y_top + tile_height / 2), label, INK, big, anchor="lm")
         for x, pixels in enumerate(row):
             tile = to_image(pixels).resize((tile_width, tile_height), Image.Resampling.BICUBIC)
-            sheet.paste(tile, (left + x * (tile_width + 8), y_top))
+            sheet.paste(tile, (left + x * (tile_width + GAP), y_top))
     for x, lines in enumerate(wrapped):
         for y, line in enumerate(lines):
-            place = (left + x * (tile_width + 8), top + len(rows) * (tile_height + 8) + y * 17)
+            place = (left + x * (tile_width + GAP), top + len(rows) * (tile_height + GAP) + y * 17)
             pen.text(place, line, FAINT, small)
     return sheet
+
+
+def _tile(pictures: torch.Tensor) -> tuple[int, int]:
+    """Width and height in a grid of each of pictures [N, H, W, 3]."""
+    height, width = pictures.shape[1:3]
+    scale = max(1, math.ceil(TILE / max(height, width)))
+    return width * scale, height * scale
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = 4) -> list[str]:

@@ -1,11 +1,14 @@
 """What pages ask about runs, by their ids: what trains now, all runs, one's history; commands, going on, deleting."""
 
 import asyncio
+import functools
+import io
 import re
 from pathlib import Path
 
 from aiohttp import web
 
+from ....trainer_core.engine.charts import side_by_side
 from ....trainer_core.engine.requests import FINISH, KINDS
 from ....trainer_core.engine.run_folder import RunFolder
 from .. import active, paths, run_list
@@ -14,6 +17,7 @@ from .answers import Refused, answering, changing, said_in, whole_number
 POINTS, POINTS_MOST = 4000, 20_000
 """Points of a history: how many are given, and how many can be asked for."""
 STEPS_MOST = 10**8
+BARE_KEPT = 32
 PREVIEW = re.compile(r"step-\d{8,9}\.png")
 
 
@@ -49,10 +53,25 @@ async def _history(request: web.Request) -> web.Response:
 
 
 async def _preview(request: web.Request) -> web.StreamResponse:
+    """The strip as it lies in the run's folder, or its pictures alone in one row."""
     path = _folder(request).previews / request.match_info["name"]
     if not PREVIEW.fullmatch(path.name) or path.name != request.match_info["name"] or not path.is_file():
         raise Refused(404, "no such preview")
-    return web.FileResponse(path, headers={"Content-Type": "image/png", "X-Content-Type-Options": "nosniff"})
+    headers = {"Content-Type": "image/png", "X-Content-Type-Options": "nosniff"}
+    if request.query.get("bare") == "1" and (bare := await asyncio.to_thread(_bare, path, path.stat().st_mtime_ns)):
+        return web.Response(body=bare, headers=headers)
+    return web.FileResponse(path, headers=headers)
+
+
+@functools.lru_cache(BARE_KEPT)
+def _bare(path: Path, stamp: int) -> bytes | None:
+    """A strip's pictures alone; None where it does not say where they lie. `stamp` tells one state from another."""
+    row = side_by_side(path)
+    if row is None:
+        return None
+    buffer = io.BytesIO()
+    row.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 async def _command(request: web.Request) -> web.Response:

@@ -81,13 +81,14 @@ export class Routes {
   }
 
   /**
+   * A preview's pictures side by side, without captions.
    * The host lets pictures be kept for a day, but a run that is begun anew draws others of the same names.
    * @param {string} run
    * @param {string} name
    * @param {string|null} [prompt] that drew it, where it was drawn while the page was open
    */
   preview(run, name, prompt) {
-    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?of=${part(prompt ?? this._opened)}`);
+    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?bare=1&of=${part(prompt ?? this._opened)}`);
   }
 
   /**

@@ -5,7 +5,7 @@ import { element, setText, show } from "./dom.js";
 import { count, t } from "./text.js";
 
 /** @param {import("../types").Preview} preview */
-const pictures = (preview) => preview.count || 1;
+const pictures = (preview) => (preview.width && preview.count) || 1;
 
 /** A dialog over a run's previews. It lives until it is closed. */
 export class PreviewDialog {
