@@ -177,6 +177,9 @@ def test_a_preview_s_pictures_are_served_without_their_captions(ask, run):
     assert ask("GET", address).body == b"\x89PNG picture", "one that does not say where they lie is left whole"
     save_strip(run / "previews/step-00000002.png", torch.rand(2, 192, 192, 3), ["a", "b"])
     assert Image.open(io.BytesIO(ask("GET", address).body)).size == (384, 192)
+    small = ask("GET", address + "&height=48")
+    assert Image.open(io.BytesIO(small.body)).size == (96, 48) and small.headers["Content-Type"] == "image/jpeg"
+    assert ask("GET", address + "&height=4096").status == 400
 
 
 def test_what_trains_now_is_told_to_who_comes_late(ask, training):

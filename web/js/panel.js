@@ -5,6 +5,7 @@ import { app } from "../../../scripts/app.js";
 
 import { Routes } from "./lib/api.js";
 import { styleSheet } from "./lib/dom.js";
+import { hidePictures } from "./lib/host_view.js";
 import { executionIds } from "./lib/place.js";
 import { MIN_HEIGHT, RunPanel } from "./lib/run_panel.js";
 import { RunStore } from "./lib/store.js";
@@ -33,7 +34,7 @@ function announce(view, what) {
   if (view.status === "stopped") toast("warn", t("stopped"), t("saidStopped", values));
   else if (view.early) toast("success", t("finishedEarly"), t("saidEarly", values));
   // A run that was finished before is returned at once: that is no news.
-  else if (view.series.length) toast("success", t("finished"), t("saidFinished", values));
+  else if (view.trained) toast("success", t("finished"), t("saidFinished", values));
 }
 
 const rootGraph = () => app.rootGraph ?? app.graph;
@@ -125,6 +126,7 @@ function addPanel(node) {
   const panel = new RunPanel(routes, (text, severity) => toast(severity, t("training"), text));
   const follower = new Follower(node, panel);
   passOn(panel.root);
+  hidePictures(node);
   const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {
     serialize: false,
     hideOnZoom: false,

@@ -1,12 +1,12 @@
 """What pages ask about runs, by their ids: what trains now, all runs, one's history; commands, going on, deleting."""
 
 import asyncio
-import functools
 import io
 import re
 from pathlib import Path
 
 from aiohttp import web
+from PIL import Image
 
 from ....trainer_core.engine.charts import side_by_side
 from ....trainer_core.engine.requests import FINISH, KINDS
@@ -17,7 +17,8 @@ from .answers import Refused, answering, changing, said_in, whole_number
 POINTS, POINTS_MOST = 4000, 20_000
 """Points of a history: how many are given, and how many can be asked for."""
 STEPS_MOST = 10**8
-BARE_KEPT = 32
+HEIGHT_MOST = 1024
+"""Pixels of a preview that is asked for smaller than it is."""
 PREVIEW = re.compile(r"step-\d{8,9}\.png")
 
 
@@ -58,19 +59,21 @@ async def _preview(request: web.Request) -> web.StreamResponse:
     if not PREVIEW.fullmatch(path.name) or path.name != request.match_info["name"] or not path.is_file():
         raise Refused(404, "no such preview")
     headers = {"Content-Type": "image/png", "X-Content-Type-Options": "nosniff"}
-    if request.query.get("bare") == "1" and (bare := await asyncio.to_thread(_bare, path, path.stat().st_mtime_ns)):
-        return web.Response(body=bare, headers=headers)
+    height = whole_number(request, "height", 0, 0, HEIGHT_MOST)
+    if request.query.get("bare") == "1" and (row := await asyncio.to_thread(side_by_side, path)):
+        headers["Content-Type"] = "image/jpeg" if height else "image/png"
+        return web.Response(body=await asyncio.to_thread(_encoded, row, height), headers=headers)
     return web.FileResponse(path, headers=headers)
 
 
-@functools.lru_cache(BARE_KEPT)
-def _bare(path: Path, stamp: int) -> bytes | None:
-    """A strip's pictures alone; None where it does not say where they lie. `stamp` tells one state from another."""
-    row = side_by_side(path)
-    if row is None:
-        return None
+def _encoded(row: Image.Image, height: int) -> bytes:
+    """A PNG of the pictures as they are, or a JPEG of them made as low as this; 0 = as they are."""
     buffer = io.BytesIO()
-    row.save(buffer, "PNG", compress_level=1)
+    if height:
+        row.thumbnail((row.width, height))
+        row.save(buffer, "JPEG", quality=85)
+    else:
+        row.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -86,9 +86,11 @@ export class Routes {
    * @param {string} run
    * @param {string} name
    * @param {string|null} [prompt] that drew it, where it was drawn while the page was open
+   * @param {number} [height] in pixels, for a small one; 0 = as it is
    */
-  preview(run, name, prompt) {
-    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?bare=1&of=${part(prompt ?? this._opened)}`);
+  preview(run, name, prompt, height = 0) {
+    const of = part(prompt ?? this._opened);
+    return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?bare=1&height=${height}&of=${of}`);
   }
 
   /**

@@ -142,6 +142,7 @@ export class Chart {
     pen.rect(area.x, area.y - MARK, area.w + MARK, area.h + 2 * MARK);
     pen.clip();
     this._raw(pen, colour, points, x, y);
+    shade(pen, points.step, points.smooth, x, y, area, colour.loss);
     line(pen, points.step, points.smooth, x, y, { colour: colour.loss, width: 2 });
     this._validation(pen, colour, x, y);
     this._pointer(pen, colour, area, x, y);
@@ -295,6 +296,22 @@ function line(pen, steps, values, x, y, { colour, width, dash = [] }) {
   }
   pen.stroke();
   pen.setLineDash([]);
+}
+
+/** A light ground below a line, which fades towards the axis. */
+function shade(pen, steps, values, x, y, area, colour) {
+  const shown = steps.map((step, i) => [x(step), y(values[i])]).filter(([, at]) => Number.isFinite(at));
+  if (shown.length < 2) return;
+  const top = Math.min(...shown.map(([, at]) => at));
+  const fill = pen.createLinearGradient(0, top, 0, area.y + area.h);
+  fill.addColorStop(0, `color-mix(in srgb, ${colour} 35%, transparent)`);
+  fill.addColorStop(1, `color-mix(in srgb, ${colour} 4%, transparent)`);
+  pen.fillStyle = fill;
+  pen.beginPath();
+  pen.moveTo(shown[0][0], area.y + area.h);
+  for (const [right, down] of shown) pen.lineTo(right, down);
+  pen.lineTo(shown.at(-1)[0], area.y + area.h);
+  pen.fill();
 }
 
 function diamond(pen, x, y, radius, fill, stroke) {

@@ -66,6 +66,14 @@ export class PreviewDialog {
     this._dialog.root.style.setProperty("--share", String(Number(this._slider.value) / 100));
   }
 
+  /** The edge follows the pointer over the pictures, too. */
+  _drag(event, stage) {
+    if (!this._other || !event.buttons) return;
+    const { left, width } = stage.getBoundingClientRect();
+    this._slider.value = String(Math.round(((event.clientX - left) / width) * 100));
+    this._share();
+  }
+
   _fill() {
     const { previews } = this._view;
     const shown = previews[this._at];
@@ -90,7 +98,7 @@ export class PreviewDialog {
   _picture(shown, other, index) {
     const stage = element(
       "div.scion-stage",
-      {},
+      { on: { pointermove: (event) => this._drag(event, stage), pointerdown: (event) => this._drag(event, stage) } },
       this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))),
     );
     stage.style.aspectRatio = "1";

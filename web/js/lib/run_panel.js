@@ -5,7 +5,9 @@ import { PreviewDialog } from "./compare.js";
 import { element, setText, show } from "./dom.js";
 import { bytes, count, loss, rate, span, speed, t } from "./text.js";
 
-export const MIN_HEIGHT = 404;
+export const MIN_HEIGHT = 420;
+/** Twice what is seen: the graph may be enlarged. */
+const THUMBNAIL_HEIGHT = 128;
 const FIGURES = /** @type {const} */ (["loss", "best", "epoch", "speed", "left", "learningRate", "memory"]);
 const COMMANDS = /** @type {const} */ (["finish", "checkpoint", "sample"]);
 /** Signs before the words, which say the same. */
@@ -195,7 +197,10 @@ export class RunPanel {
     else this._bar.setAttribute("aria-valuenow", String(done));
     this._bar.style.setProperty("--share", String(total ? Math.min(1, done / total) : 0));
     const resumable = view && !view.live && ["stopped", "unfinished"].includes(view.status);
-    const said = [resumable && t("queueAgain"), view?.message, ...(view?.warnings ?? [])].filter(Boolean).join("\n");
+    const before = view && !view.trained && view.status === "finished";
+    const said = [resumable && t("queueAgain"), before && t("finishedBefore"), view?.message, ...(view?.warnings ?? [])]
+      .filter(Boolean)
+      .join("\n");
     show(this._message, Boolean(said));
     setText(this._message, said);
   }
@@ -273,11 +278,16 @@ export class RunPanel {
 
   _thumbnail(preview) {
     const name = t("openPreview", { step: count(preview.step) });
-    const address = (file) => this._routes.preview(this.view.run, file, this.view.prompt);
+    const { run, prompt } = this.view;
+    const address = (file) => this._routes.preview(run, file, prompt);
+    const small = this._routes.preview(run, preview.name, prompt, THUMBNAIL_HEIGHT);
+    const image = element("img", { src: small, alt: "", draggable: "false", loading: "lazy" });
+    // Known before it is there: the strip is scrolled to its end at once.
+    if (preview.width) image.style.aspectRatio = String((preview.width * preview.count) / preview.height);
     return element(
       "button",
       { type: "button", title: name, "aria-label": name, on: { click: () => new PreviewDialog(this.view, preview, address) } },
-      element("img", { src: address(preview.name), alt: "", draggable: "false" }),
+      image,
       element("span", { text: count(preview.step) }),
     );
   }
@@ -297,6 +307,7 @@ export class RunPanel {
       setText(button, t(name));
       button.setAttribute("aria-disabled", String(Boolean(reason)));
       button.title = reason || t(`${name}Tip`);
+      show(button, trains || !view);
     }
     setText(this._goOn, t("goOn"));
     this._goOn.title = t("goOnTip");

@@ -16,6 +16,8 @@ export class View {
     /** Whether it works now: what the buttons ask. */
     this.live = false;
     this.early = false;
+    /** Whether the last time that it was queued trained it: a run that was finished before is returned at once. */
+    this.trained = true;
     this.step = 0;
     this.total = 0;
     /** @type {import("../types").Phase|null} */ this.phase = null;
@@ -255,6 +257,7 @@ const HEARD = {
     view.status = "training";
     view.phase = null;
     view.early = false;
+    view.trained = true;
     view.message = "";
     view.step = told.step;
     view.sized(told.total);
@@ -293,6 +296,7 @@ const HEARD = {
     view.phase = null;
     view.status = told.status;
     view.early = Boolean(told.early);
+    view.trained = told.trained !== false;
     view.step = told.step;
     view.sized(told.total);
     view.lora = told.lora;

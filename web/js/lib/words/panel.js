@@ -12,6 +12,7 @@ export const PANEL = {
   training: "Training",
   finished: "Finished",
   finishedEarly: "Finished early",
+  finishedBefore: "This run was finished before, so nothing was trained. Change a setting or the name to train another.",
   stopped: "Stopped",
   unfinished: "Unfinished",
   queueAgain: "Queue the workflow again to go on.",
