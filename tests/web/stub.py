@@ -156,6 +156,10 @@ class Stub:
             return web.json_response({"error": self.state["refuse"]}, status=409)
         return web.json_response({}, status=202)
 
+    async def prompt(self, request):
+        self.asked.append(["graph", "queued"])
+        return web.json_response({"prompt_id": uuid.uuid4().hex, "number": 0, "node_errors": {}})
+
     def scripts(self):
         return [f"/extensions/{PACK}/{file.relative_to(WEB).as_posix()}" for file in sorted(WEB.rglob("*.js"))]
 
@@ -188,6 +192,7 @@ class Stub:
             router.add_get(prefix + "/scion/runs/{run}/previews/{name}", self.preview)
             router.add_post(prefix + "/scion/runs/{run}/commands", self.command)
             router.add_post(prefix + "/scion/runs/{run}/continue", self.command)
+            router.add_post(prefix + "/prompt", self.prompt)
         router.add_get("/ws", self.socket)
         router.add_post("/stub/tell", self.tell)
         router.add_post("/stub/state", self.set_state)

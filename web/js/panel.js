@@ -123,7 +123,11 @@ function passOn(root) {
 }
 
 function addPanel(node) {
-  const panel = new RunPanel(routes, (text, severity) => toast(severity, t("training"), text));
+  const panel = new RunPanel(
+    routes,
+    (text, severity) => toast(severity, t(severity === "error" ? "refused" : "goOn"), text),
+    () => app.queuePrompt(0),
+  );
   const follower = new Follower(node, panel);
   passOn(panel.root);
   hidePictures(node);

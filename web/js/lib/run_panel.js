@@ -17,10 +17,12 @@ export class RunPanel {
   /**
    * @param {import("./api.js").Routes} routes
    * @param {(text: string, severity: "info"|"error") => void} tell says how a button's wish went
+   * @param {() => Promise<unknown>} queue queues the workflow
    */
-  constructor(routes, tell) {
+  constructor(routes, tell, queue) {
     this._routes = routes;
     this._tell = tell;
+    this._queue = queue;
     /** @type {import("./store.js").View|null} */
     this.view = null;
     this._asked = "";
@@ -155,6 +157,7 @@ export class RunPanel {
       view.early = false;
       view.status = "stopped";
       this._tell(t("saidGoOn", { step: count(view.step), total: count(view.total) }), "info");
+      await this._queue();
     } catch (error) {
       this._tell(error.message, "error");
     }

@@ -17,6 +17,7 @@ export const PANEL = {
   unfinished: "Unfinished",
   queueAgain: "Queue the workflow again to go on.",
   failed: "Failed",
+  refused: "Refused",
   gone: "Run not found",
   goneHint: "Its folder was deleted, or is on another computer. Queue the workflow to train anew.",
   noLoss: "No step was trained",
@@ -46,7 +47,7 @@ export const PANEL = {
   sample: "Sample now",
   sampleTip: "Draws the preview's prompts with the LoRA as it is",
   goOn: "Continue",
-  goOnTip: "The run ended early: trains its remaining steps when the workflow is queued again",
+  goOnTip: "The run ended early: queues the workflow to train its remaining steps",
   nothingTrains: "Nothing trains in this node now",
   notYet: "The run has not begun its first step",
   asked: "Asked for: {what}",
@@ -65,5 +66,5 @@ export const PANEL = {
   saidEarly: "Ended at step {step} of {total}. The graph goes on with {lora}.",
   saidStopped: "Kept at step {step} of {total}. Queue the workflow again to go on.",
   saidFailed: "{message}",
-  saidGoOn: "Queue the workflow again: it trains from step {step} to {total}.",
+  saidGoOn: "Queued: it trains from step {step} to {total}.",
 };
