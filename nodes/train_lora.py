@@ -73,7 +73,7 @@ class TrainLoRA(io.ComfyNode):
                 io.Image.Output(display_name="loss_plot", tooltip="The loss over the run, as a picture"),
                 io.String.Output(display_name="run_folder", tooltip="Where checkpoints, previews and the recipe lie"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -85,9 +85,10 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
-        from .host import memory, observer, running
+        from .host import memory, observer, running, workflow_file
 
-        watching = observer.NodeObserver(cls.hidden.unique_id)
+        workflow = workflow_file.said_with(cls.hidden.extra_pnginfo)
+        watching = observer.NodeObserver(cls.hidden.unique_id, workflow)
         with watching.present(), memory.ours(), running.notes_shown(), said_of_widgets(ALL):
             try:
                 result = _trained(watching, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)

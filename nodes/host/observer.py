@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import comfy.utils
@@ -26,7 +27,8 @@ from ...trainer_core.engine.events import (
     Working,
 )
 from ...trainer_core.engine.requests import Requests
-from . import active, preferences
+from ...trainer_core.errors import ScionError
+from . import active, preferences, workflow_file
 from .running import Watch, advance, server_of_host
 
 PREVIEW_SIDE = 768
@@ -37,11 +39,14 @@ class NodeObserver:
     """Tells of a run: by the host's progress bar and preview, and by `scion.*` events to all pages.
 
     Each event carries node, prompt and, once it is known, run (the id by which `/scion/runs/<id>` gives the history).
+
+    Args:
+        workflow: what the page queued, which is kept with the run; None where a script queued a prompt alone.
     """
 
-    def __init__(self, node: str):
+    def __init__(self, node: str, workflow: dict[str, Any] | None = None):
         context = get_executing_context()
-        self.node, self.requests = node, Requests()
+        self.node, self.requests, self._workflow = node, Requests(), workflow
         self._training = active.Training(node, context.prompt_id if context else None, self.requests)
         self._bar: comfy.utils.ProgressBar | None = None
         self._watch: tuple[str, Watch] = ("", Watch(node))
@@ -121,6 +126,16 @@ class NodeObserver:
             precision=event.precision,
             device=event.device,
         )
+        self._keep_workflow(event.folder)
+
+    def _keep_workflow(self, folder: Path) -> None:
+        """The training is worth more than this: where it fails, that is said."""
+        if self._workflow is None:
+            return
+        try:
+            workflow_file.keep(folder, self._workflow)
+        except ScionError as error:
+            self.on(Warned(str(error)))
 
     def _steps(self, event: Steps) -> None:
         """Gathers what comes faster than it may be sent."""
@@ -165,6 +180,8 @@ class NodeObserver:
         lora = event.lora.name if event.lora else None
         if event.lora:  # of a run that was finished before, this is the first that is known of it
             self._training.run = event.lora.parent.name
+            if not workflow_file.is_kept(event.lora.parent):
+                self._keep_workflow(event.lora.parent)
         self._send(
             "finished",
             status=event.status,

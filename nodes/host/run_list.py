@@ -8,6 +8,7 @@ from ...trainer_core.engine import metrics
 from ...trainer_core.engine.history import History
 from ...trainer_core.engine.run_folder import RunFolder, RunState
 from ...trainer_core.errors import ScionError
+from . import workflow_file
 
 CURVE = 64
 """Points of the small curve in the list."""
@@ -38,8 +39,11 @@ def all_runs(folder: Path) -> list[dict[str, Any]]:
     return sorted(filter(None, told), key=lambda run: run["started_at"], reverse=True)
 
 
-def history(folder: RunFolder, points: int, after: int) -> dict[str, Any] | None:
+def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> dict[str, Any] | None:
     """A run with its history after a step; None where it was deleted.
+
+    Args:
+        every_setting: all that decide its weights, not SETTINGS alone.
 
     Raises:
         ScionError: another version of Scion wrote it.
@@ -56,7 +60,7 @@ def history(folder: RunFolder, points: int, after: int) -> dict[str, Any] | None
         "step": _step(state, read.last),
         "total": state.total,
         "lora": _lora(folder, state),
-        "settings": {name: state.settings[name] for name in SETTINGS if name in state.settings},
+        "settings": _settings(state, every_setting),
         "series": vars(series),
         "learning_rate": read.learning_rate(points, after),
         "validation": [point for point in read.validation if point[0] > after],
@@ -75,7 +79,6 @@ def _listed(folder: RunFolder) -> dict[str, Any] | None:
     if state is None:
         return None
     told = _summary(folder.metrics)
-    previews = sorted(path.name for path in folder.previews.glob("step-*.png"))
     return {
         "run": folder.path.name,
         "name": Path(state.lora).stem or re.sub(r"-[0-9a-f]{12}(-\d+)?$", "", folder.path.name),
@@ -89,9 +92,22 @@ def _listed(folder: RunFolder) -> dict[str, Any] | None:
         "validation": told["validation"],
         "lora": _lora(folder, state),
         "bytes": folder.size,
-        "preview": previews[-1] if previews else None,
+        "preview": _preview(folder, told["validation"]),
         "curve": told["curve"],
+        "workflow": workflow_file.is_kept(folder.path),
     }
+
+
+def _preview(folder: RunFolder, best: dict[str, Any] | None) -> str | None:
+    """The preview that shows a run best: the one drawn nearest to its best validation, else the last."""
+    names = [path.name for path in folder.previews.glob("step-*.png") if path.stem[5:].isdecimal()]
+    drawn = {int(name[5:-4]): name for name in names}
+    wanted = best["step"] if best else max(drawn, default=0)
+    return drawn[min(drawn, key=lambda step: (abs(step - wanted), -step))] if drawn else None
+
+
+def _settings(state: RunState, every: bool) -> dict[str, Any]:
+    return state.settings if every else {name: state.settings[name] for name in SETTINGS if name in state.settings}
 
 
 def _summary(path: Path) -> dict[str, Any]:

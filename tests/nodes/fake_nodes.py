@@ -105,8 +105,8 @@ class NodeOutput:
 
 
 class HiddenHolder:
-    def __init__(self, unique_id=None):
-        self.unique_id = unique_id
+    def __init__(self, unique_id=None, extra_pnginfo=None):
+        self.unique_id, self.extra_pnginfo = unique_id, extra_pnginfo
 
 
 class ComfyNode:

@@ -83,6 +83,7 @@ def test_every_route_is_the_packs_own_and_names_runs_and_datasets(pack, host):
         ("GET", "/scion/runs"),
         ("GET", runs),
         ("GET", f"{runs}/previews/{{name}}"),
+        ("GET", f"{runs}/workflow"),
         ("POST", f"{datasets}/files"),
         ("POST", f"{runs}/commands"),
         ("POST", f"{runs}/continue"),

@@ -144,3 +144,49 @@ def test_cancelled_run_has_not_failed(host, pack):
     with pytest.raises(KeyboardInterrupt), one.present():
         raise KeyboardInterrupt
     assert active.trainings() == told(host, "failed") == []
+
+
+WORKFLOW = {"id": "w", "nodes": [{"type": "ScionTrainLoRA", "widgets_values": ["ein Fuchs \U0001f98a", "\udc00"]}]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def with_workflow(pack):
+    """A node's observer, where the page sent this beside the prompt."""
+
+    def make(sent):
+        return pack("nodes.host.observer").NodeObserver("5", pack("nodes.host.workflow_file").said_with(sent))
+
+    return make
+
+
+def test_workflow_that_was_queued_is_kept_with_the_run(with_workflow, events, folder):
+    started = events.Started(folder, 2, 9, 3, 100, "fp32", "cpu")
+    for sent in (None, [], {"workflow": None}, {"workflow": {}}):
+        with_workflow(sent).on(started)
+    assert not list(folder.iterdir())
+    with_workflow({"workflow": WORKFLOW}).on(started)
+    [kept] = folder.iterdir()
+    assert kept.name == "workflow.json"
+    assert json.loads(kept.read_text("utf-8"))["nodes"][0]["widgets_values"] == ["ein Fuchs \U0001f98a", "?"]
+
+
+def test_finished_run_is_given_the_workflow_that_it_lacks(with_workflow, events, folder):
+    finished = events.Finished("finished", 9, 9, folder / "hearts.safetensors")
+    for name in ("first", "second"):
+        with_workflow({"workflow": {"id": name}}).on(finished)
+    assert json.loads((folder / "workflow.json").read_text()) == {"id": "first"}
+
+
+@pytest.mark.parametrize(
+    "workflow, why", [({"a": "x" * 2**22}, "more than 4,194,304 bytes"), ({"a": float("nan")}, "no JSON")]
+)
+def test_workflow_that_cannot_be_kept_does_not_end_the_training(with_workflow, events, host, folder, workflow, why):
+    with_workflow({"workflow": workflow}).on(events.Started(folder, 2, 9, 3, 100, "fp32", "cpu"))
+    [warning] = told(host, "warning")
+    assert why in warning["message"] and not list(folder.iterdir())

@@ -89,6 +89,7 @@ def test_history_of_a_run_is_its_state_and_its_columns(ask, run):
         ],
         "seconds_per_step": 0.3,
     }
+    assert ask("GET", f"{RUN}?settings=all").body["settings"] == STATE["settings"]
     later = ask("GET", f"{RUN}?after=2").body
     assert (later["series"]["step"], later["learning_rate"]) == ([3], [[3, 2e-4]])
     assert (later["validation"], later["checkpoints"], later["previews"], later["step"]) == ([], [], [], 3)
@@ -154,6 +155,7 @@ def test_all_runs_are_listed_the_newest_first(ask, make, training):
         "lora": "hearts.safetensors",
         "preview": "step-00000002.png",
         "curve": [[1, 0.5], [3, 0.25]],
+        "workflow": False,
     }
 
 
@@ -162,6 +164,22 @@ def test_listed_run_follows_its_history(ask, run):
     with open(run / "metrics.jsonl", "a") as file:
         file.write('\n{"step": 4, "loss": 0.125}\n')
     assert [ask("GET", "/scion/runs").body["runs"][0][key] for key in ("step", "loss")] == [4, 0.125]
+
+
+def test_listed_preview_is_the_one_nearest_the_best_validation_else_the_last(ask, run):
+    for name in ("step-00000001.png", "step-00000009.png", "step-of-mine.png"):
+        (run / "previews" / name).touch()
+    assert ask("GET", "/scion/runs").body["runs"][0]["preview"] == "step-00000002.png"
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES if "validation" not in line))
+    assert ask("GET", "/scion/runs").body["runs"][0]["preview"] == "step-00000009.png"
+
+
+def test_workflow_is_given_as_it_was_kept(ask, run):
+    missing = ask("GET", f"{RUN}/workflow")
+    assert (missing.status, "Queue its workflow again" in missing.body["error"]) == (404, True)
+    (run / "workflow.json").write_text('{"id": "w"}')
+    assert ask("GET", f"{RUN}/workflow").body == {"id": "w"}
+    assert ask("GET", "/scion/runs").body["runs"][0]["workflow"] is True
 
 
 def test_previews_are_served_by_their_names_alone(ask, run):

@@ -11,7 +11,7 @@ from PIL import Image
 from ....trainer_core.engine.charts import side_by_side
 from ....trainer_core.engine.requests import FINISH, KINDS
 from ....trainer_core.engine.run_folder import RunFolder
-from .. import active, paths, run_list
+from .. import active, paths, run_list, workflow_file
 from .answers import Refused, answering, changing, said_in, whole_number
 
 POINTS, POINTS_MOST = 4000, 20_000
@@ -27,6 +27,7 @@ def register(routes: web.RouteTableDef) -> None:
     routes.get("/scion/runs")(answering(_runs))
     routes.get("/scion/runs/{run}")(answering(_history))
     routes.get("/scion/runs/{run}/previews/{name}")(answering(_preview))
+    routes.get("/scion/runs/{run}/workflow")(answering(_workflow))
     routes.post("/scion/runs/{run}/commands")(changing(_command))
     routes.post("/scion/runs/{run}/continue")(changing(_go_on))
     routes.delete("/scion/runs/{run}")(changing(_delete))
@@ -47,7 +48,8 @@ async def _history(request: web.Request) -> web.Response:
     after = whole_number(request, "after", 0, 0, STEPS_MOST)
     points = whole_number(request, "points", POINTS, 1, POINTS_MOST)
     # Of a long run this is much to read; the server goes on meanwhile.
-    told = await asyncio.to_thread(run_list.history, folder, points, after)
+    every_setting = request.query.get("settings") == "all"
+    told = await asyncio.to_thread(run_list.history, folder, points, after, every_setting)
     if told is None:  # deleted meanwhile
         raise Refused(404, "no such run")
     return web.json_response({**told, "active": _trains(folder.path.name)})
@@ -75,6 +77,15 @@ def _encoded(row: Image.Image, height: int) -> bytes:
     else:
         row.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+async def _workflow(request: web.Request) -> web.StreamResponse:
+    path = _folder(request).path / workflow_file.NAME
+    if not path.is_file():
+        raise Refused(
+            404, "no workflow was kept with this run: a script queued it, or an older Scion. Queue its workflow again"
+        )
+    return web.FileResponse(path, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
 
 
 async def _command(request: web.Request) -> web.Response:
