@@ -78,3 +78,24 @@ export function history(run, upto, total = 1200, more = {}) {
     ...more,
   };
 }
+
+/** A run in the list of all. */
+export const listed = (run, more = {}) => ({
+  run,
+  name: run.replace(/-[0-9a-f]{12}$/, ""),
+  status: "finished",
+  early: false,
+  active: false,
+  step: 1200,
+  total: 1200,
+  started_at: 1_795_000_000,
+  finished_at: 1_795_003_600,
+  loss: 0.1082,
+  validation: { step: 600, loss: 0.1231 },
+  lora: "fox.safetensors",
+  bytes: 3 * 2 ** 20,
+  preview: "step-600.png",
+  curve: Array.from({ length: 60 }, (_, i) => [20 * (i + 1), lossAt(20 * (i + 1), 1200)]),
+  workflow: true,
+  ...more,
+});

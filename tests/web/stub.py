@@ -2,8 +2,8 @@
 
     python stub.py FRONTEND_FOLDER PORT      needs aiohttp
 
-A test drives it by POST /stub/tell [{type, data}] (events to all pages), POST /stub/state {active, runs, queue} (what
-the routes answer), POST /stub/drop (all connections end) and GET /stub/asked (what the page has asked for).
+A test drives it by POST /stub/tell [{type, data}] (events to all pages), POST /stub/state {active, runs, list, workflows,
+queue, refuse} (what the routes answer), POST /stub/drop (all connections end) and GET /stub/asked (what the page has asked for).
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class Stub:
     def __init__(self, frontend: Path):
         self.frontend = frontend
         self.sockets: set[web.WebSocketResponse] = set()
-        self.state = {"active": [], "runs": {}, "queue": [], "refuse": None}
+        self.state = {"active": [], "runs": {}, "list": [], "workflows": {}, "queue": [], "refuse": None}
         self.asked: list[list] = []
         self.settings = dict(SETTINGS)
 
@@ -137,6 +137,22 @@ class Stub:
 
     async def get_asked(self, request):
         return web.json_response(self.asked)
+
+    async def all_runs(self, request):
+        self.asked.append(["", "list"])
+        if self.state["refuse"]:
+            return web.json_response({"error": self.state["refuse"]}, status=500)
+        return web.json_response({"runs": self.state["list"]})
+
+    async def workflow(self, request):
+        kept = self.state["workflows"].get(request.match_info["run"])
+        return web.json_response(kept or {"error": "no workflow was kept"}, status=200 if kept else 404)
+
+    async def delete(self, request):
+        run = request.match_info["run"]
+        self.asked.append([run, "delete"])
+        self.state["list"] = [one for one in self.state["list"] if one["run"] != run]
+        return web.json_response({"bytes": 3 * 2**20})
 
     async def history(self, request):
         run = self.state["runs"].get(request.match_info["run"])
@@ -188,7 +204,10 @@ class Stub:
             gives(path, [])
         gives("/jobs", {"jobs": [], "pagination": {"offset": 0, "limit": 0, "total": 0, "has_more": False}})
         for prefix in ("", "/api"):
+            router.add_get(prefix + "/scion/runs", self.all_runs)
             router.add_get(prefix + "/scion/runs/{run}", self.history)
+            router.add_get(prefix + "/scion/runs/{run}/workflow", self.workflow)
+            router.add_delete(prefix + "/scion/runs/{run}", self.delete)
             router.add_get(prefix + "/scion/runs/{run}/previews/{name}", self.preview)
             router.add_post(prefix + "/scion/runs/{run}/commands", self.command)
             router.add_post(prefix + "/scion/runs/{run}/continue", self.command)

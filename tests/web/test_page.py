@@ -1,4 +1,4 @@
-"""The page's scripts: their data handling under node, the panel in a real browser where there is a host's frontend."""
+"""The page's scripts: their data handling under node, its parts in a real browser where there is a host's frontend."""
 
 import importlib.util
 import os
@@ -38,7 +38,7 @@ def test_the_chart_s_data_the_store_and_the_words_behave_as_their_node_tests_say
 
 @needs_node
 @pytest.mark.host
-def test_the_panel_behaves_in_the_host_s_real_page():
+def test_the_parts_behave_in_the_host_s_real_page():
     """PLAYWRIGHT_MODULES is the folder of a node_modules with playwright-core; SHOTS is one for screenshots."""
     home = of_the_host("find_home")()
     if isinstance(home, str):
@@ -50,4 +50,4 @@ def test_the_panel_behaves_in_the_host_s_real_page():
     reason = subprocess.run([NODE, HERE / "browser.mjs"], env=os.environ | tools, capture_output=True, text=True).stdout
     if reason:
         pytest.skip(reason.strip())
-    node_tests([HERE / "browser" / "panel.test.mjs"], **tools)
+    node_tests(sorted((HERE / "browser").glob("*.test.mjs")), **tools)

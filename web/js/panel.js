@@ -9,11 +9,10 @@ import { hidePictures } from "./lib/host_view.js";
 import { executionIds } from "./lib/place.js";
 import { MIN_HEIGHT, RunPanel } from "./lib/run_panel.js";
 import { RunStore } from "./lib/store.js";
-import { count, load, t } from "./lib/text.js";
+import { count, loaded, t } from "./lib/text.js";
+import { RUN } from "./lib/workflow.js";
 
 const NODE = "ScionTrainLoRA";
-/** Saved with the workflow, so that the node finds its run again after a restart. */
-const RUN = "scion_run";
 const MIN_WIDTH = 380;
 /** What the classic renderer leaves free above and below. */
 const WIDGET_MARGIN = 10;
@@ -23,7 +22,7 @@ export const routes = new Routes(api);
 /** The one of the page. */
 export const store = new RunStore(api, routes);
 
-function toast(severity, summary, detail) {
+export function toast(severity, summary, detail) {
   app.extensionManager?.toast?.add({ severity, summary: `Scion · ${summary}`, detail, life: TOAST_MS });
 }
 
@@ -172,7 +171,7 @@ app.registerExtension({
   async setup() {
     for (const name of ["base.css", "panel.css", "previews.css"]) styleSheet(name);
     store.listen(announce);
-    await load(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
+    await loaded(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
     await store.start();
   },
   nodeCreated(node) {

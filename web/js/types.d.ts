@@ -49,6 +49,28 @@ export interface History {
   seconds_per_step: number | null;
 }
 
+/** A run in the list of all. */
+export interface Listed {
+  run: string;
+  name: string;
+  status: "unfinished" | "stopped" | "finished";
+  early: boolean;
+  active: boolean;
+  step: number;
+  total: number;
+  /** Seconds since 1970. */
+  started_at: number;
+  finished_at: number | null;
+  loss: number | null;
+  validation: Best | null;
+  lora: string | null;
+  bytes: number;
+  preview: string | null;
+  curve: [number, number | null][];
+  /** Whether the workflow that it was queued with is kept. */
+  workflow: boolean;
+}
+
 export interface Told {
   node: string;
   prompt_id: string | null;

@@ -51,7 +51,7 @@ export class Routes {
     return (await this._ask("/scion/active"))?.runs ?? [];
   }
 
-  /** @returns {Promise<any[]>} every run, for the sidebar */
+  /** @returns {Promise<import("../types").Listed[]>} every run, the newest first */
   async runs() {
     return (await this._ask("/scion/runs"))?.runs ?? [];
   }
@@ -59,10 +59,19 @@ export class Routes {
   /**
    * @param {string} run
    * @param {number} points of the loss, at most
+   * @param {boolean} [everySetting] that decides the weights, not the main ones alone
    * @returns {Promise<import("../types").History>}
    */
-  history(run, points) {
-    return this._ask(`/scion/runs/${part(run)}?points=${points}`);
+  history(run, points, everySetting = false) {
+    return this._ask(`/scion/runs/${part(run)}?points=${points}${everySetting ? "&settings=all" : ""}`);
+  }
+
+  /**
+   * @param {string} run
+   * @returns {Promise<any>} the workflow that it was queued with
+   */
+  workflow(run) {
+    return this._ask(`/scion/runs/${part(run)}/workflow`);
   }
 
   /** @param {string} run @param {"finish"|"checkpoint"|"sample"} command */
@@ -75,7 +84,7 @@ export class Routes {
     return this._post(`/scion/runs/${part(run)}/continue`);
   }
 
-  /** @param {string} run */
+  /** @param {string} run @returns {Promise<{bytes: number}>} */
   delete(run) {
     return this._ask(`/scion/runs/${part(run)}`, { method: "DELETE" });
   }

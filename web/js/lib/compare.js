@@ -10,7 +10,7 @@ const pictures = (preview) => (preview.width && preview.count) || 1;
 /** A dialog over a run's previews. It lives until it is closed. */
 export class PreviewDialog {
   /**
-   * @param {import("./store.js").View} view
+   * @param {{previews: import("../types").Preview[]}} view a run as the page knows it, or its history
    * @param {import("../types").Preview} preview the one to begin with
    * @param {(name: string) => string} address of a preview's picture
    */

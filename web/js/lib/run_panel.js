@@ -3,6 +3,7 @@
 import { Chart } from "./chart.js";
 import { PreviewDialog } from "./compare.js";
 import { element, setText, show } from "./dom.js";
+import { stateText, stateWord } from "./state.js";
 import { bytes, count, loss, rate, span, speed, t } from "./text.js";
 
 export const MIN_HEIGHT = 420;
@@ -10,8 +11,6 @@ export const MIN_HEIGHT = 420;
 const THUMBNAIL_HEIGHT = 128;
 const FIGURES = /** @type {const} */ (["loss", "best", "epoch", "speed", "left", "learningRate", "memory"]);
 const COMMANDS = /** @type {const} */ (["finish", "checkpoint", "sample"]);
-/** Signs before the words, which say the same. */
-const SIGNS = { waiting: "…", training: "▶", finished: "✓", stopped: "■", unfinished: "■", failed: "✕", gone: "✕" };
 
 export class RunPanel {
   /**
@@ -180,21 +179,14 @@ export class RunPanel {
   _renderHead() {
     const { view } = this;
     const phase = view?.phase;
-    const word = !view
-      ? ""
-      : phase && view.live
-        ? phase.what
-        : view.early && view.status === "finished"
-          ? "finishedEarly"
-          : view.status;
-    setText(this._status, view ? `${SIGNS[view.status] ?? ""} ${t(word)}` : "");
+    setText(this._status, view ? stateText(view) : "");
     const [done, total] = phase ? [phase.done, phase.total] : [view?.step ?? 0, view?.total ?? 0];
     const numbers = total ? t("of", { done: count(done), total: count(total) }) : "";
     setText(this._phase, this._asked ? t("asked", { what: t(this._asked) }) : numbers);
     show(this._bar, Boolean(view) && view.status !== "gone");
     const unknown = Boolean(view?.live) && !total;
     this._bar.classList.toggle("scion-unknown", unknown);
-    this._bar.setAttribute("aria-label", word ? t(word) : "");
+    this._bar.setAttribute("aria-label", view ? t(stateWord(view)) : "");
     this._bar.setAttribute("aria-valuemax", String(total));
     if (unknown) this._bar.removeAttribute("aria-valuenow");
     else this._bar.setAttribute("aria-valuenow", String(done));

@@ -176,6 +176,15 @@ export class RunStore {
   }
 
   /**
+   * A run that was opened again or deleted from elsewhere on the page.
+   * @param {string} run
+   */
+  async changed(run) {
+    const view = this._runs.get(run);
+    if (view) await this.refresh(view);
+  }
+
+  /**
    * Brings the server's history into a view.
    * @param {View} view
    */

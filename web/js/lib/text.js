@@ -1,8 +1,9 @@
 /** The pack's words on the page, in the language of the host's settings. English stands in words/, others in locales/. */
 
 import { PANEL } from "./words/panel.js";
+import { RUNS } from "./words/runs.js";
 
-export const ENGLISH = { ...PANEL };
+export const ENGLISH = { ...PANEL, ...RUNS };
 
 /** @type {Record<string, string>} */
 let words = { ...ENGLISH };
@@ -28,6 +29,15 @@ export async function load(host, locale) {
   } catch {
     words = { ...ENGLISH };
   }
+}
+
+/** @type {Promise<void>|null} */
+let loading = null;
+
+/** `load` for the whole page, which each part of it waits for. */
+export function loaded(host, locale) {
+  loading ??= load(host, locale);
+  return loading;
 }
 
 /** @param {number} value whole */
@@ -68,4 +78,9 @@ export function speed(secondsPerStep) {
   if (!(secondsPerStep > 0)) return "–";
   if (secondsPerStep >= 1) return t("secondsPerStep", { value: secondsPerStep.toFixed(2) });
   return t("stepsPerSecond", { value: (1 / secondsPerStep).toFixed(1) });
+}
+
+/** @param {number} seconds since 1970 */
+export function when(seconds) {
+  return new Date(1000 * seconds).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }

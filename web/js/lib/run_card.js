@@ -1,0 +1,207 @@
+/** A run in the list: its state, curve, best preview and file, and what can be done with it. */
+
+import { element, setText, show } from "./dom.js";
+import { Sketch } from "./sketch.js";
+import { stateText } from "./state.js";
+import { bytes, count, loss, t, when } from "./text.js";
+
+const CURVE_POINTS = 64;
+
+/**
+ * @typedef {object} Acts what the buttons do
+ * @property {(row: import("../types").Listed) => void} preview
+ * @property {(row: import("../types").Listed) => void} goOn
+ * @property {(row: import("../types").Listed) => void} open
+ * @property {(row: import("../types").Listed) => void} copy
+ * @property {(row: import("../types").Listed) => void} delete
+ * @property {() => void} selected
+ */
+
+export class RunCard {
+  /**
+   * @param {import("../types").Listed} row
+   * @param {Acts} acts
+   * @param {(row: import("../types").Listed) => string} picture address of its preview
+   */
+  constructor(row, acts, picture) {
+    this.row = row;
+    this._acts = acts;
+    this._picture = picture;
+    /** What it trains now. @type {import("./store.js").View|null} */
+    this._view = null;
+    this._frame = 0;
+    this._build();
+  }
+
+  get selected() {
+    return this._box.checked;
+  }
+
+  set selected(selected) {
+    this._box.checked = selected;
+    this._renderSelected();
+  }
+
+  _build() {
+    this._box = element("input", { type: "checkbox", on: { change: () => this._select() } });
+    this._boxText = element("span");
+    this._label = element("label.scion-run-select", {}, this._box, this._boxText);
+    this._name = element("h3");
+    this._status = element("span.scion-status");
+    this._sketch = new Sketch();
+    this._image = element("img", { alt: "", loading: "lazy", draggable: "false" });
+    this._without = element("span");
+    this._preview = this._button(() => this._acts.preview(this.row), "button.scion-run-preview");
+    this._preview.append(this._image, this._without);
+    this._lines = Array.from({ length: 3 }, () => element("div.scion-run-line"));
+    this._lora = element("span.scion-run-lora");
+    this._copy = this._button(() => this._acts.copy(this.row), "button.scion-button.scion-small");
+    this._goOn = this._button(() => this._acts.goOn(this.row));
+    this._open = this._button(() => this._acts.open(this.row));
+    this._delete = this._button(() => this._acts.delete(this.row));
+    this.root = element(
+      "li.scion-run",
+      {},
+      element("div.scion-run-head", {}, this._name, this._status),
+      element("div.scion-run-pictures", {}, this._preview, this._sketch.root),
+      ...this._lines,
+      element("div.scion-run-file", {}, this._lora, this._copy),
+      element("div.scion-buttons", {}, this._goOn, this._open, this._delete, this._label),
+    );
+    this.render();
+  }
+
+  _button(act, tag = "button.scion-button.scion-small") {
+    const button = element(tag, {
+      type: "button",
+      on: { click: () => button.getAttribute("aria-disabled") === "true" || act() },
+    });
+    return button;
+  }
+
+  _select() {
+    this._renderSelected();
+    this._acts.selected();
+  }
+
+  /** @param {import("../types").Listed} row what the server says now */
+  update(row) {
+    this.row = row;
+    this.render();
+  }
+
+  /**
+   * What trains it has changed.
+   * @param {import("./store.js").View} view
+   */
+  follow(view) {
+    this._view = view;
+    this._frame ||= requestAnimationFrame(() => {
+      this._frame = 0;
+      this.render();
+    });
+  }
+
+  /** What trains it now, if anything on this server does. */
+  get _live() {
+    return this._view?.live ? this._view : null;
+  }
+
+  render() {
+    const { row, _live: live } = this;
+    setText(this._name, row.name);
+    this._name.title = `${t("run")} ${row.run}`;
+    setText(
+      this._status,
+      stateText(live ?? { ...row, status: row.active ? "training" : row.status, live: row.active, phase: null }),
+    );
+    this.root.classList.toggle("scion-run-live", Boolean(live) || row.active);
+    this._renderPictures(row, live);
+    this._renderLines(row, live);
+    this._renderFile(row);
+    this._renderButtons(row, Boolean(live) || row.active);
+    this._renderSelected();
+  }
+
+  _renderPictures(row, live) {
+    const total = live?.total || row.total;
+    const curve = live?.series.length ? pointsOf(live.series, total) : row.curve;
+    this._sketch.show(curve, total, t("runsCurve", { name: row.name }));
+    const shown = row.preview !== null;
+    this._preview.disabled = !shown;
+    this._preview.title = shown ? t("runsPreview", { name: row.name }) : t("runsNoPreview");
+    this._preview.setAttribute("aria-label", this._preview.title);
+    setText(this._without, shown ? "" : t("runsNoPreview"));
+    show(this._image, shown);
+    const address = shown ? this._picture(row) : "";
+    if ((this._image.getAttribute("src") ?? "") !== address) {
+      if (address) this._image.setAttribute("src", address);
+      else this._image.removeAttribute("src");
+    }
+  }
+
+  _renderLines(row, live) {
+    const [done, ended, numbers] = this._lines;
+    const { step, total } = live?.total ? live : row;
+    setText(done, `${t("runsSteps")} ${t("of", { done: count(step), total: count(total) })} · ${bytes(row.bytes)}`);
+    setText(
+      ended,
+      row.finished_at && !live
+        ? t("runsEnded", { when: when(row.finished_at) })
+        : t("runsStarted", { when: when(row.started_at) }),
+    );
+    const best = live?.best ?? row.validation;
+    const told = live?.series.length ? live.series.smoothed : row.loss;
+    const parts = [
+      told !== null && t("runsLossAt", { loss: loss(told) }),
+      best && t("runsBestAt", { best: t("bestAt", { loss: loss(best.loss), step: count(best.step) }) }),
+    ].filter(Boolean);
+    setText(numbers, parts.join(" · "));
+    show(numbers, parts.length > 0);
+  }
+
+  _renderFile(row) {
+    setText(this._lora, row.lora ?? t("runsNoLora"));
+    this._lora.title = row.lora ? t("runsLoraTip", { path: loraPath(row) }) : "";
+    setText(this._copy, t("runsCopy"));
+    this._copy.setAttribute("aria-label", `${t("runsCopy")}: ${row.lora ?? ""}`);
+    this._copy.title = this._lora.title;
+    show(this._copy, row.lora !== null);
+  }
+
+  _renderButtons(row, trains) {
+    const missing = row.workflow ? "" : t("runsNoWorkflow");
+    const goesOn = row.early || row.status !== "finished";
+    show(this._goOn, goesOn && !trains);
+    enable(
+      this._goOn,
+      t(row.early ? "goOn" : "runsResume"),
+      row.early ? t("runsGoOnTip") : t("runsResumeTip", { step: count(row.step) }),
+      missing,
+    );
+    enable(this._open, t("runsOpen"), t("runsOpenTip"), missing);
+    enable(this._delete, t("runsDelete"), t("runsDeleteTip", { bytes: bytes(row.bytes) }), trains ? t("runsTrains") : "");
+  }
+
+  _renderSelected() {
+    this._label.title = t("runsCompareHint");
+    setText(this._boxText, t(this.selected ? "runsSelected" : "runsSelect"));
+    this.root.classList.toggle("scion-run-selected", this.selected);
+  }
+}
+
+/** @param {import("../types").Listed} row @returns {string} in the host's output folder */
+export const loraPath = (row) => `scion/${row.run}/${row.lora}`;
+
+/** @returns {[number, number][]} */
+function pointsOf(series, total) {
+  const { step, loss: losses } = series.thin(CURVE_POINTS, 1, Math.max(total, series.last));
+  return step.map((at, i) => [at, losses[i]]);
+}
+
+/** A button that cannot be used now stays reachable, and says why. */
+function enable(button, name, tip, reason) {
+  setText(button, name);
+  button.title = reason || tip;
+  button.setAttribute("aria-disabled", String(Boolean(reason)));
+}
