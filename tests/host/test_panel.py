@@ -7,6 +7,7 @@ import urllib.request
 import pytest
 from PIL import Image
 
+WORKFLOW = {"id": "33333333-3333-4333-8333-333333333333", "nodes": [{"id": 5, "type": "ScionTrainLoRA"}], "links": []}
 LONG = {"steps": 400, "seed": 311, "batch_size": 1, "rank": 1}
 
 
@@ -24,7 +25,8 @@ def prompt(graph):
 def ended(module_host, graph, prompt):
     """A run that was commanded, and ended by hand, by a page that did not queue it: its messages, and what it asked."""
     with module_host.listen() as queued, module_host.listen() as other:
-        prompt_id = module_host.queue(prompt, queued.client_id)
+        sent = {"extra_pnginfo": {"workflow": WORKFLOW}}
+        prompt_id = module_host.queue(prompt, queued.client_id, extra_data=sent)
         run = other.wait_for(step(5)).data["run"]
         active = module_host.get("/scion/active")["runs"]
         answers = [
@@ -82,6 +84,12 @@ def test_finished_by_hand_it_has_its_file_and_says_so(ended, run, module_host):
     assert module_host.get("/scion/active") == {"runs": []}
 
 
+def test_workflow_that_the_page_sent_is_kept_with_the_run(ended, module_host):
+    assert module_host.get(f"/scion/runs/{ended['run']}/workflow") == WORKFLOW
+    [listed] = [one for one in module_host.get("/scion/runs")["runs"] if one["run"] == ended["run"]]
+    assert listed["workflow"] is True
+
+
 def test_history_is_there_after_a_restart_and_the_run_is_returned(module_host, graph, prompt, run):
     module_host.restart()
     [listed] = [one for one in module_host.get("/scion/runs")["runs"] if one["run"] == run.folder.name]
@@ -118,6 +126,8 @@ def test_deleted_run_is_trained_anew_when_it_is_queued_again(module_host, graph)
     prompt = graph.training(config={"seed": 313}, train={"name": "deleted"})
     run = graph.run_of(module_host, module_host.run(prompt))
     size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    with pytest.raises(Exception, match="^HTTP 404"):  # a script queued it
+        module_host.get(f"/scion/runs/{run.folder.name}/workflow")
     answer = json.loads(module_host.request(f"/scion/runs/{run.folder.name}", method="DELETE"))
     assert answer == {"bytes": size} and not run.folder.exists()
     result = module_host.run(prompt)

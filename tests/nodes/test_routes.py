@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -242,8 +244,24 @@ def test_run_that_ended_early_goes_on_when_it_is_queued_again(ask, make, pack):
     # The host, which remembers what the run gave, has to ask the node again; not one that would begin a new run.
     assert node.fingerprint_inputs(existing="resume") != before
     assert node.fingerprint_inputs(existing="new") is None
+
+
+def test_of_runs_with_the_same_settings_the_one_that_is_continued_goes_on(ask, make, pack):
+    older, newer = make(), make(f"{NAME}-2")
+    for path, age in ((older, 200), (newer, 100)):
+        os.utime(path / "run.json", (time.time() - age, time.time() - age))
+    paths = pack("nodes.host.paths")
+    assert paths.run_folder("0123456789ab", "hearts") == newer
+    state = (older / "run.json").read_text()
+    assert ask("POST", f"{RUN}/continue").status == 200
+    assert paths.run_folder("0123456789ab", "hearts") == older
+    assert json.loads((older / "run.json").read_text()).items() >= json.loads(state).items()
+
+
+def test_run_that_has_done_all_its_steps_does_not_go_on(ask, make):
+    make(status="finished", step=9)
     answer = ask("POST", f"{RUN}/continue")
-    assert (answer.status, answer.body["error"][:26]) == (409, "this run did not end early")
+    assert (answer.status, answer.body["error"][:32]) == (409, "this run has done all its steps;")
 
 
 def test_deleting_takes_the_folder_away_and_tells_its_size(ask, run):

@@ -2,8 +2,9 @@
 
     python stub.py FRONTEND_FOLDER PORT      needs aiohttp
 
-A test drives it by POST /stub/tell [{type, data}] (events to all pages), POST /stub/state {active, runs, list, workflows,
-queue, refuse} (what the routes answer), POST /stub/drop (all connections end) and GET /stub/asked (what the page has asked for).
+A test drives it by POST /stub/tell [{type, data}] (events to all pages), POST /stub/state {active, runs, list,
+workflows, queue, refuse} (what the routes answer), POST /stub/drop (all connections end) and GET /stub/asked (what the
+page has asked for).
 """
 
 import asyncio

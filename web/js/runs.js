@@ -42,10 +42,8 @@ async function openWorkflow(row) {
 
 async function goOn(row) {
   await openWorkflow(row);
-  if (row.early) {
-    await routes.goOn(row.run);
-    await store.changed(row.run);
-  }
+  await routes.goOn(row.run);
+  await store.changed(row.run);
   if (await app.queuePrompt(0)) toast("info", row.name, t("runsQueued", { name: row.name, step: count(row.step) }));
   else toast("warn", row.name, t("runsNotQueued", { name: row.name }));
   await list.load();

@@ -116,11 +116,13 @@ async def _delete(request: web.Request) -> web.Response:
 
 
 def _reopen(folder: RunFolder) -> None:
+    """Of runs with the same settings the one that was written last goes on: now it is this one."""
     with folder.locked():
         state = folder.state()
-        if state is None or not state.is_early:
-            raise Refused(409, "this run did not end early; queue its workflow to go on with it")
-        state.reopen()
+        if state is None or (state.status == "finished" and not state.is_early):
+            raise Refused(409, "this run has done all its steps; ask for more steps to go on with it")
+        if state.is_early:
+            state.reopen()
         folder.save_state(state)
 
 

@@ -55,6 +55,7 @@ export class RunCard {
     this._preview.append(this._image, this._without);
     this._lines = Array.from({ length: 3 }, () => element("div.scion-run-line"));
     this._lora = element("span.scion-run-lora");
+    this._id = element("div.scion-run-id");
     this._copy = this._button(() => this._acts.copy(this.row), "button.scion-button.scion-small");
     this._goOn = this._button(() => this._acts.goOn(this.row));
     this._open = this._button(() => this._acts.open(this.row));
@@ -66,6 +67,7 @@ export class RunCard {
       element("div.scion-run-pictures", {}, this._preview, this._sketch.root),
       ...this._lines,
       element("div.scion-run-file", {}, this._lora, this._copy),
+      this._id,
       element("div.scion-buttons", {}, this._goOn, this._open, this._delete, this._label),
     );
     this.render();
@@ -110,7 +112,7 @@ export class RunCard {
   render() {
     const { row, _live: live } = this;
     setText(this._name, row.name);
-    this._name.title = `${t("run")} ${row.run}`;
+    setText(this._id, `${t("run")} ${row.run}`);
     setText(
       this._status,
       stateText(live ?? { ...row, status: row.active ? "training" : row.status, live: row.active, phase: null }),

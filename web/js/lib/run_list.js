@@ -7,6 +7,8 @@ import { count, t } from "./text.js";
 
 /** So many can be overlooked without a search. */
 const FEW = 8;
+/** Pixels, for screens of double density. */
+const PICTURE_HEIGHT = 128;
 /** What happens together is asked for once. */
 const SOON_MS = 300;
 /** After these the server tells something new of a run, or of another one. */
@@ -118,7 +120,7 @@ export class RunList {
     const known = this._cards.get(row.run);
     known?.update(row);
     if (known) return known;
-    const made = new RunCard(row, this._acts, ({ run, preview }) => this._routes.preview(run, preview, null));
+    const made = new RunCard(row, this._acts, ({ run, preview }) => this._routes.preview(run, preview, null, PICTURE_HEIGHT));
     this._cards.set(row.run, made);
     return made;
   }

@@ -11,7 +11,7 @@ export const RUNS = {
   runsReload: "Load the list again",
   runsSearch: "Search by name",
   runsList: "Runs, the newest first",
-  runsCount: "{count} runs",
+  runsCount: "Runs: {count}",
   runsSelect: "Select",
   runsSelected: "Selected",
   runsCompare: "Compare",
