@@ -35,6 +35,10 @@ def event(kind, number):
     return lambda message: message.type == f"scion.{kind}" and message.data["step"] == number
 
 
+def working(what):
+    return lambda message: message.type == "scion.working" and message.data["what"] == what
+
+
 def line(beginning):
     """Heard when a node shows a text that begins so."""
     return lambda message: message.event == 3 and message.text()[1].startswith(beginning)
@@ -42,7 +46,7 @@ def line(beginning):
 
 MOMENTS = {
     "scanning": line("Checked"),
-    "encoding": line("Encoding"),
+    "encoding": working("encoding"),
     "before-the-first-step": event("started", 0),
     "first-step": step(1),
     "step-3": step(3),
