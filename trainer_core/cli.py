@@ -148,6 +148,12 @@ def _train(commands) -> None:
         metavar="DIR",
         help="folder of pictures of the class that is to be kept (prior preservation); may be given many times",
     )
+    train.add_argument(
+        "--preset",
+        metavar="SUBJECT/PACE",
+        help="begin with the settings of person, style or object / fast, balanced or careful (docs/presets.md); the "
+        "recipe's own and --set count more",
+    )
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the recipe's own, or scion-runs/NAME)")
     train.add_argument("--save-recipe", metavar="FILE", help="only write the settings, to a .json or .toml file")
     train.add_argument("--quiet", action="store_true", help="no progress bars")

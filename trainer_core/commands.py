@@ -35,7 +35,7 @@ def _recipe_and_folder(given: Namespace):
     from .engine.output import file_name
     from .engine.run_folder import is_run_folder
 
-    recipe = recipes.read(given.recipe) if given.recipe else recipes.Recipe()
+    recipe = recipes.read(given.recipe, given.preset) if given.recipe else recipes.from_dict({"preset": given.preset})
     if given.base:
         recipe = dataclasses.replace(recipe, base=given.base)
     recipe = dataclasses.replace(recipe, dataset=_with_folders(recipe.dataset, given.dataset, given.regularisation))

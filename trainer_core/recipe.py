@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import options
+from . import options, presets
 from .adapters.lora_config import PAIRS, LoRAConfig
 from .data.config import DatasetConfig
 from .engine.objective_config import ObjectiveConfig
@@ -147,7 +147,7 @@ class Recipe:
 
 
 def from_dict(values: Any, dataset_known: bool = True) -> Recipe:
-    """A recipe from plain values.
+    """A recipe from plain values. The key `preset` names one of `presets`, which the other values count more than.
 
     Args:
         dataset_known: as for `Recipe.validate`.
@@ -157,7 +157,7 @@ def from_dict(values: Any, dataset_known: bool = True) -> Recipe:
     """
     if not isinstance(values, dict):
         raise BadInput('recipe: expected settings, such as {"base": "scion-tiny"}')
-    values = dict(values)
+    values = presets.filled(values)
     version = values.pop("version", VERSION)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise BadInput(f"version: {version!r} is no recipe version; expected {VERSION}")
@@ -170,8 +170,11 @@ def from_dict(values: Any, dataset_known: bool = True) -> Recipe:
     return recipe
 
 
-def read(path: str | Path) -> Recipe:
+def read(path: str | Path, preset: str | None = None) -> Recipe:
     """A recipe from a JSON or TOML file.
+
+    Args:
+        preset: taken instead of the file's own.
 
     Raises:
         BadInput: it cannot be read, or its settings cannot be used; the file is named.
@@ -185,7 +188,7 @@ def read(path: str | Path) -> Recipe:
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: cannot be read as a recipe ({error})") from None
     try:
-        return from_dict(values)
+        return from_dict({**values, "preset": preset} if preset and isinstance(values, dict) else values)
     except BadInput as error:
         raise BadInput(*(f"{path}: {problem}" for problem in error.problems)) from None
 

@@ -12,7 +12,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """# Settings
 
 Everything that a recipe can say. In JSON or TOML a part is a table (`{"adapter": {"rank": 8}}`), on the command line a
-setting is written with its dotted name (`--set adapter.rank=8`). This page is made by
+setting is written with its dotted name (`--set adapter.rank=8`). A recipe may begin with the settings of a
+[preset](presets.md), by the key `preset`. This page is made by
 `python -m trainer_core.settings_page` from the code's own descriptions.
 """
 
