@@ -5,6 +5,7 @@ import json
 import textwrap
 from pathlib import Path
 
+from .idle_settings import RULES, Among, Other
 from .options import Option, entry_of, options_of
 from .recipe import settings
 
@@ -15,6 +16,16 @@ Everything that a recipe can say. In JSON or TOML a part is a table (`{"adapter"
 setting is written with its dotted name (`--set adapter.rank=8`). A recipe may begin with the settings of a
 [preset](presets.md), by the key `preset`. This page is made by
 `python -m trainer_core.settings_page` from the code's own descriptions.
+"""
+
+IDLE = """
+## What does nothing beside what
+
+The page of ComfyUI greys these settings where that is so. "Refused" is where any value but the usual one is an error,
+because whoever sets it expects something.
+
+| setting | while | why | |
+|---|---|---|---|
 """
 
 
@@ -35,7 +46,20 @@ def for_page() -> str:
         for name, described in entries:
             help = _help(described).replace("|", r"\|")
             text += f"| `{name}` | `{_default(described)}` | {_range(described)} | {help} |\n"
+    return text + _idle()
+
+
+def _idle() -> str:
+    text = IDLE
+    for rule in RULES:
+        when = " and ".join(f"`{name}` {_met(condition)}" for name, condition in rule.when.items())
+        text += f"| `{rule.setting}` | {when} | {rule.why} | {'refused' if rule.idle is not None else ''} |\n"
     return text
+
+
+def _met(condition: Among | Other) -> str:
+    said = " or ".join(f"`{json.dumps(value)}`" for value in condition.values)
+    return f"is {said}" if isinstance(condition, Among) else f"is not {said}"
 
 
 def _by_part() -> dict[str, list[tuple[str, Option]]]:
