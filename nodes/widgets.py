@@ -80,7 +80,10 @@ class Widget:
         return [line.strip() for line in held.splitlines() if line.strip()]
 
     def _default(self) -> Any:
-        value = self.option.default if self.default is None else self.default
+        return self.shown(self.option.default if self.default is None else self.default)
+
+    def shown(self, value: Any) -> Any:
+        """What the widget holds for a value of the setting; the reverse of `value`."""
         if value is None:
             return 0.0
         if isinstance(value, list):

@@ -75,10 +75,10 @@ RULES = (
     Rule("adapter.dropout", {"adapter.kind": _kinds(*PAIRS)}, "Only lora and dora zero inputs", (0,)),
     Rule("adapter.rslora", {"adapter.kind": _kinds(*PAIRS)}, "Only lora and dora have this scale", (False,)),
     Rule("adapter.factor", {"adapter.kind": _kinds("lokr")}, "Only the adapter lokr has factors", (0,)),
-    Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; set those to 0 to go by epochs", (0,)),
-    Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; set those to 0 to go by steps", (0,)),
-    Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "The custom optimizer is used instead"),
-    Rule("optimizer.beta1", _named("adafactor"), "adafactor takes it from optimizer_arguments", (0.9,)),
+    Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
+    Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
+    Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "optimizer.custom is used instead"),
+    Rule("optimizer.beta1", _named("adafactor"), "adafactor takes it from optimizer.arguments", (0.9,)),
     Rule("optimizer.beta2", _named("adafactor"), "adafactor has no such memory", (0.999,)),
     Rule("optimizer.epsilon", _named("adafactor", "lion", "came"), "This optimizer has no single one", (1e-8,)),
     Rule("optimizer.lora_plus_ratio", _named(*FINDS_RATE), "This optimizer finds one rate for all", (0, 1)),
@@ -108,22 +108,35 @@ RULES = (
     Rule("preview.count", {"preview.prompts": Other(([],))}, "The prompts are drawn, not captions"),
     Rule("preview.negative", {"preview.guidance": Among((1,))}, "With a guidance of 1 the prompt alone is drawn"),
     *(
-        Rule(name, {"run.ema_decay": NO}, "No moving average is kept; ema_decay makes one", ("auto", "trained"))
+        Rule(name, {"run.ema_decay": NO}, "No moving average is kept; run.ema_decay makes one", ("auto", "trained"))
         for name in ("preview.weights", "output.weights")
     ),
     Rule("run.validate_every", {"dataset.holdout": NO}, "The dataset holds no picture out to measure it on"),
     Rule("run.early_stop", {"dataset.holdout": NO}, "The dataset holds no picture out to measure it on", (0,)),
     Rule("run.keep_best", {"dataset.holdout": NO}, "The dataset holds no picture out to measure it on", (False,)),
-    Rule("output.checkpoint", {"run.keep_best": OFF}, "The best checkpoint is not kept; keep_best does", ("last",)),
-    Rule("dataset.trigger", {"dataset.regularisation": ON}, "Pictures of the class have no trigger word"),
+    Rule(
+        "output.checkpoint",
+        {"run.keep_best": OFF},
+        "The best checkpoint is not kept; run.keep_best keeps it",
+        ("last",),
+    ),
+    Rule("dataset.trigger", {"dataset.regularisation": ON}, "Pictures of the class (dataset.regularisation) have none"),
     Rule(
         "dataset.resolution",
         {"dataset.width": SET, "dataset.height": SET},
-        "width and height are one size for all; set them to 0",
+        "dataset.width and dataset.height are one size for all",
         (0,),
     ),
-    Rule("dataset.buckets", {"dataset.width": SET, "dataset.height": SET}, "width and height are one size for all"),
-    Rule("dataset.missing_captions", {"dataset.default_caption": WRITTEN}, "Pictures without one have default_caption"),
+    Rule(
+        "dataset.buckets",
+        {"dataset.width": SET, "dataset.height": SET},
+        "dataset.width and dataset.height are one size for all",
+    ),
+    Rule(
+        "dataset.missing_captions",
+        {"dataset.default_caption": WRITTEN},
+        "Pictures without one have dataset.default_caption",
+    ),
     Rule("dataset.keep_tags", {"dataset.shuffle_tags": OFF}, "No tags are shuffled"),
     Rule(
         "dataset.variants",
@@ -134,7 +147,7 @@ RULES = (
     Rule(
         "dataset.prior_weight",
         {"dataset.regularisation": OFF, "dataset.folders": ALONE},
-        "No pictures are those of a class (regularisation)",
+        "No folder is one of dataset.regularisation",
     ),
     Rule("dataset.mask_path", {"dataset.mask": Other(("folder",))}, "Only the mask 'folder' reads it", ("",)),
     Rule("dataset.mask_floor", {"dataset.mask": Among(("off",))}, "No mask is used"),

@@ -53,14 +53,14 @@ def dataset_folder(name: str, what: str = "folder") -> Path:
         return EXAMPLE_DATASET
     parts = name.split("/")
     inside = len(parts) <= 2 and not any(part.startswith(".") or not _is_name(part) for part in parts)
-    for root in _dataset_roots():
+    for root in dataset_roots():
         if inside and os.path.isdir(root.joinpath(*parts)):
             return root.joinpath(*parts)
     _allowed_locally()  # if that file cannot be read, this is what to say
-    roots = ", ".join(str(root) for root in _dataset_roots())
+    roots = ", ".join(str(root) for root in dataset_roots())
     raise BadInput(
         f"{what}: {name!r} is no dataset on this machine. Put the folder into one of {roots}; other places can be "
-        f"allowed by a 'datasets' entry in extra_model_paths.yaml or in {_local_settings()}"
+        f"allowed by a 'datasets' entry in extra_model_paths.yaml or in {local_settings()}"
     )
 
 
@@ -107,7 +107,7 @@ def _is_name(part: str) -> bool:
 
 def _names() -> list[str]:
     found: dict[str, None] = {}
-    for root in _dataset_roots():
+    for root in dataset_roots():
         for name in _names_in(root):
             if len(found) == DATASETS_MOST:
                 return list(found)
@@ -153,7 +153,8 @@ def _has_pictures(folder: Path, depth: int) -> bool:
 # ---- roots
 
 
-def _dataset_roots() -> list[Path]:
+def dataset_roots() -> list[Path]:
+    """The folders whose subfolders are datasets; what the local settings allow only as far as they can be read."""
     roots = [folder_paths.get_input_directory()]
     if "datasets" in folder_paths.folder_names_and_paths:
         roots += folder_paths.get_folder_paths("datasets")
@@ -165,18 +166,19 @@ def _dataset_roots() -> list[Path]:
     return [Path(root) for root in roots]
 
 
-def _local_settings() -> Path:
+def local_settings() -> Path:
+    """The file that allows more of them."""
     return Path(folder_paths.get_user_directory()) / LOCAL_SETTINGS
 
 
 def _allowed_locally() -> list[str]:
     try:
-        folders = json.loads(_local_settings().read_text(encoding="utf-8"))["datasets"]
+        folders = json.loads(local_settings().read_text(encoding="utf-8"))["datasets"]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}} ({error})') from None
+        raise BadInput(f'{local_settings()}: expected {{"datasets": ["/a/folder"]}} ({error})') from None
     # A single path instead of a list would be taken apart into letters, of which "/" allows everything.
     if not isinstance(folders, list) or not all(isinstance(f, str) and Path(f).is_absolute() for f in folders):
-        raise BadInput(f'{_local_settings()}: expected {{"datasets": ["/a/folder"]}}, got {folders!r:.200}')
+        raise BadInput(f'{local_settings()}: expected {{"datasets": ["/a/folder"]}}, got {folders!r:.200}')
     return folders

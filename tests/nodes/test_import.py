@@ -84,6 +84,8 @@ def test_every_route_is_the_packs_own_and_names_runs_and_datasets(pack, host):
         ("GET", runs),
         ("GET", f"{runs}/previews/{{name}}"),
         ("GET", f"{runs}/workflow"),
+        ("GET", "/scion/settings"),
+        ("GET", "/scion/widgets"),
         ("POST", f"{datasets}/files"),
         ("POST", f"{runs}/commands"),
         ("POST", f"{runs}/continue"),

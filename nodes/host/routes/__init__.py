@@ -2,7 +2,7 @@
 
 from server import PromptServer
 
-from . import datasets, runs
+from . import datasets, runs, settings
 
 
 def register() -> None:
@@ -12,3 +12,4 @@ def register() -> None:
         return
     runs.register(server.routes)
     datasets.register(server.routes)
+    settings.register(server.routes)
