@@ -19,8 +19,9 @@ SAME_EVERYWHERE |= {"rsLoRA"}
 
 def every_text(language):
     texts = help_pages.flat({file: help_pages.texts_of(language, file) for file in ("nodeDefs", "main")})
-    # The panel's words have their English in web/js/lib/text.js, and their tests in tests/web/text.test.mjs.
-    return {key: text for key, text in texts.items() if not key.startswith("main.scion.")}
+    # The panel's words have their English in web/js/lib/text.js, and their tests in tests/web/text.test.mjs; reasons of
+    # idle settings theirs in trainer_core, and a test below.
+    return {key: text for key, text in texts.items() if not key.startswith(("main.scion.", "main.scionIdle."))}
 
 
 def test_english_texts_are_those_of_the_schemas(pack):
@@ -84,3 +85,9 @@ def test_names_hold_nothing_that_the_page_would_take_for_a_placeholder(language)
     compiled = {key: text for key, text in every_text(language).items() if not key.endswith("tooltip")}
     assert len(compiled) > 130
     assert [key for key, text in compiled.items() if set(text) & set("{}@|")] == []
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_reasons_of_idle_settings_are_translated(pack, language):
+    rules = pack("trainer_core.idle_settings").RULES
+    assert set(help_pages.texts_of(language, "main")["scionIdle"]) == {rule.id for rule in rules}

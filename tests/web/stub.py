@@ -16,6 +16,7 @@ import uuid
 import zlib
 from pathlib import Path
 
+import pack
 from aiohttp import WSMsgType, web
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -62,6 +63,8 @@ NODES = {
     ),
     "LoadImage": node("LoadImage", "Load Image", {"image": _input(["a.png"])}, {}, ["IMAGE"]),
 }
+OURS, WIDGETS = pack.told(["ScionLoRATrainConfig", "ScionLoadImageCaptionDataset"], f"custom_nodes.{PACK}")
+NODES |= OURS
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.VueNodes.AutoScaleLayout": False,
@@ -198,6 +201,8 @@ class Stub:
         gives("/system_stats", {"system": {"os": "posix", "comfyui_version": "0.33.0", "argv": []}, "devices": []})
         gives("/queue", lambda: {"queue_running": self.state["queue"], "queue_pending": []})
         gives("/scion/active", lambda: {"runs": self.state["active"]})
+        gives("/scion/widgets", WIDGETS)
+        gives("/scion/settings", {"roots": ["/srv/input", "/srv/<b>more</b>"], "file": "/srv/user/scion.json"})
         gives("/i18n", lambda: self.state.get("i18n", {}))
         for path in ("/features", "/history", "/workflow_templates", "/global_subgraphs"):
             gives(path, {})

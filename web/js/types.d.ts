@@ -96,3 +96,28 @@ export interface Figures {
   seconds_left: number | null;
   memory: number | null;
 }
+
+/** One of the things that must be for a rule of idle widgets to hold: a widget's value, or an input that is not wired. */
+export interface IdleCondition {
+  widget?: string;
+  among?: unknown[];
+  other?: unknown[];
+  /** The type of the other node whose widget is meant. */
+  node?: string;
+  input?: string;
+}
+
+export interface IdleRule {
+  id: string;
+  widget: string;
+  when: IdleCondition[];
+  why: string;
+  /** The values that are not refused; null where any is ignored. */
+  idle: unknown[] | null;
+}
+
+/** What the server tells of widgets. */
+export interface Widgets {
+  presets: Record<string, Record<string, unknown>>;
+  idle: Record<string, IdleRule[]>;
+}

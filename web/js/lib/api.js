@@ -102,6 +102,16 @@ export class Routes {
     return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?bare=1&height=${height}&of=${of}`);
   }
 
+  /** @returns {Promise<import("../types").Widgets>} how presets fill widgets, and which widgets do nothing beside which */
+  widgets() {
+    return this._ask("/scion/widgets");
+  }
+
+  /** @returns {Promise<{roots: string[], file: string}>} the folders below which datasets may lie, and what allows more */
+  settings() {
+    return this._ask("/scion/settings");
+  }
+
   /**
    * The id of the workflow that a prompt was queued from; null where that is not known (any more).
    * @param {string} prompt

@@ -1,13 +1,16 @@
 /** The pack's words on the page, in the language of the host's settings. English stands in words/, others in locales/. */
 
+import { CONFIG } from "./words/config.js";
 import { PANEL } from "./words/panel.js";
 import { RUNS } from "./words/runs.js";
 
-export const ENGLISH = { ...PANEL, ...RUNS };
+export const ENGLISH = { ...PANEL, ...RUNS, ...CONFIG };
 
 /** @type {Record<string, string>} */
 let words = { ...ENGLISH };
 let language = "en";
+/** @type {any} what else there is in the language: names and tooltips of nodes, reasons of the server's rules */
+let others = {};
 
 /**
  * @param {string} key one of ENGLISH; another is shown as it is
@@ -25,8 +28,10 @@ export async function load(host, locale) {
   language = locale || "en";
   try {
     const all = await (await host.fetchApi("/i18n")).json();
-    words = { ...ENGLISH, ...(all[language] ?? all[language.split("-")[0]])?.scion };
+    others = all[language] ?? all[language.split("-")[0]] ?? {};
+    words = { ...ENGLISH, ...others.scion };
   } catch {
+    others = {};
     words = { ...ENGLISH };
   }
 }
@@ -38,6 +43,25 @@ let loading = null;
 export function loaded(host, locale) {
   loading ??= load(host, locale);
   return loading;
+}
+
+/**
+ * Why a widget does nothing.
+ * @param {import("../types").IdleRule} rule
+ */
+export function reason(rule) {
+  return others.scionIdle?.[rule.id] ?? rule.why;
+}
+
+/**
+ * What is said of a node's input; null where the language says nothing of it.
+ * @param {string} node its type
+ * @param {string} input
+ * @param {"name"|"tooltip"} what
+ * @returns {string|null}
+ */
+export function ofInput(node, input, what) {
+  return others.nodeDefs?.[node]?.inputs?.[input]?.[what] ?? null;
 }
 
 /** @param {number} value whole */
