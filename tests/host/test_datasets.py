@@ -200,6 +200,8 @@ def test_folder_that_the_local_settings_allow_is_offered_and_trains(host, graph,
     try:
         assert "mine" in offered(host)
         assert "theirs" not in offered(host)
+        told = host.get("/scion/settings")
+        assert str(tmp_path / "allowed") in told["roots"] and told["file"] == str(settings)
         run = graph.run_of(host, host.run(graph.training(folder="mine", config={"seed": 11})))
     finally:
         settings.unlink()

@@ -25,7 +25,8 @@ def of_the_host(name):
 
 def node_tests(files, **environment):
     """What node says of the tests in these files; the test fails with it where they do."""
-    command = [NODE, "--test", "--test-reporter=tap", *map(str, files)]
+    # One file after the other: frames are counted, and browsers share the cores.
+    command = [NODE, "--test", "--test-concurrency=1", "--test-reporter=tap", *map(str, files)]
     ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=SECONDS)
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
     assert "# fail 0" in ran.stdout and "# pass 0\n" not in ran.stdout, ran.stdout[-2000:]
