@@ -7,7 +7,7 @@ import { Routes } from "./lib/api.js";
 import { grey, held, tooltipsChanged } from "./lib/grey.js";
 import { differing, equalTo } from "./lib/presets.js";
 import { KEEP } from "./lib/settings.js";
-import { t } from "./lib/text.js";
+import { loaded, t } from "./lib/text.js";
 
 const CONFIG = "ScionLoRATrainConfig";
 const TRAIN = "ScionTrainLoRA";
@@ -130,6 +130,7 @@ function watch(node) {
 app.registerExtension({
   name: "scion.config",
   async setup() {
+    await loaded(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
     try {
       told = await new Routes(api).widgets();
     } catch (error) {
