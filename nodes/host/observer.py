@@ -28,6 +28,7 @@ from ...trainer_core.engine.events import (
 )
 from ...trainer_core.engine.requests import Requests
 from ...trainer_core.errors import ScionError
+from ...trainer_core.engine.validation import BY_HAND
 from . import active, preferences, workflow_file
 from .running import Watch, advance, server_of_host
 
@@ -190,6 +191,7 @@ class NodeObserver:
             lora=lora,
             lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
             early=bool(event.early),
+            by_hand=event.early == BY_HAND,
             trained=self._bar is not None,
         )
 

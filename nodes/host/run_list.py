@@ -57,6 +57,7 @@ def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> 
         "run": folder.path.name,
         "status": state.status,
         "early": state.is_early,
+        "by_hand": state.is_early and state.ended_by_hand,
         "step": _step(state, read.last),
         "total": state.total,
         "lora": _lora(folder, state),

@@ -123,6 +123,7 @@ def test_end_tells_whether_it_was_early_and_of_which_run(host, events, pack, tmp
         "hearts.safetensors",
     )
     assert data["lines"] == ["It ended early, as it was asked to.", "Loads in ComfyUI."]
+    assert data["by_hand"] is True
     assert data["trained"] is False, "it was finished before"
 
 

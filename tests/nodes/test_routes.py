@@ -76,6 +76,7 @@ def test_history_of_a_run_is_its_state_and_its_columns(ask, run):
         "run": NAME,
         "status": "stopped",
         "early": False,
+        "by_hand": False,
         "active": False,
         "step": 3,
         "total": 9,

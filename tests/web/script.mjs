@@ -60,6 +60,7 @@ export function history(run, upto, total = 1200, more = {}) {
     run,
     status: "stopped",
     early: false,
+    by_hand: false,
     active: false,
     step: upto,
     total,

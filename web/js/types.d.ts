@@ -35,6 +35,7 @@ export interface History {
   run: string;
   status: "unfinished" | "stopped" | "finished";
   early: boolean;
+  by_hand: boolean;
   active: boolean;
   step: number;
   total: number;

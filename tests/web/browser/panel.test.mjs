@@ -173,6 +173,7 @@ for (const vue of [false, true]) {
       const page = await open();
       await load(page, workflow([5, 6], { properties: { 5: { scion_run: "old" } } }));
       await until(page, "5", "Finished early");
+      assert.match(await panelOf(page).locator(".scion-message").innerText(), /has not improved since step \d/);
       const button = (name, index = 0) => panelOf(page, index).getByRole("button", { name });
       assert.equal(await button("Stop and use").count(), 0, "there is nothing to stop");
       assert.equal(await button("Stop and use", 1).getAttribute("title"), "Nothing trains in this node now");

@@ -191,11 +191,7 @@ export class RunPanel {
     if (unknown) this._bar.removeAttribute("aria-valuenow");
     else this._bar.setAttribute("aria-valuenow", String(done));
     this._bar.style.setProperty("--share", String(total ? Math.min(1, done / total) : 0));
-    const resumable = view && !view.live && ["stopped", "unfinished"].includes(view.status);
-    const before = view && !view.trained && view.status === "finished";
-    const said = [resumable && t("queueAgain"), before && t("finishedBefore"), view?.message, ...(view?.warnings ?? [])]
-      .filter(Boolean)
-      .join("\n");
+    const said = view ? [...remarks(view), view.message, ...view.warnings].filter(Boolean).join("\n") : "";
     show(this._message, Boolean(said));
     setText(this._message, said);
   }
@@ -308,4 +304,15 @@ export class RunPanel {
     this._goOn.title = t("goOnTip");
     show(this._goOn, Boolean(view && !trains && view.early && view.run));
   }
+}
+
+/**
+ * How a run's end is to be understood.
+ * @param {import("./store.js").View} view
+ */
+function remarks({ live, status, early, byHand, trained, best }) {
+  if (live) return [];
+  if (["stopped", "unfinished"].includes(status)) return [t("queueAgain")];
+  const worse = early && !byHand && best && t("noBetter", { step: count(best.step) });
+  return status === "finished" ? [worse, !trained && t("finishedBefore")] : [];
 }

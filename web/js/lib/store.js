@@ -16,6 +16,8 @@ export class View {
     /** Whether it works now: what the buttons ask. */
     this.live = false;
     this.early = false;
+    /** Whether somebody asked for its early end; else validation did. */
+    this.byHand = false;
     /** Whether the last time that it was queued trained it: a run that was finished before is returned at once. */
     this.trained = true;
     this.step = 0;
@@ -305,6 +307,7 @@ const HEARD = {
     view.phase = null;
     view.status = told.status;
     view.early = Boolean(told.early);
+    view.byHand = Boolean(told.by_hand);
     view.trained = told.trained !== false;
     view.step = told.step;
     view.sized(told.total);
@@ -345,5 +348,6 @@ export function mergeHistory(view, history) {
   view.step = history.step;
   if (view.status !== "failed") view.status = history.status;
   view.early = history.early;
+  view.byHand = history.by_hand;
   view.lora = history.lora;
 }

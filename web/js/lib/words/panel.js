@@ -12,6 +12,7 @@ export const PANEL = {
   training: "Training",
   finished: "Finished",
   finishedEarly: "Finished early",
+  noBetter: "The validation loss has not improved since step {step}.",
   finishedBefore: "This run was finished before, so nothing was trained. Change a setting or the name to train another.",
   stopped: "Stopped",
   unfinished: "Unfinished",
