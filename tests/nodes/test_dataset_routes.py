@@ -190,3 +190,84 @@ def test_files_are_bounded_and_not_for_other_sites_or_other_folders(send, ask, t
     (host.base / "input/link").symlink_to(host.base / "outside")
     send({"d.png": encoded}, to="/scion/datasets/link", status=409)
     assert not list(host.base.rglob("d.png")) and ask("POST", f"{THINGS}/files", data=b"x").status == 400
+
+
+def test_the_whole_dataset_is_counted_and_filtered_before_it_is_cut_into_pages(ask, things, picture):
+    picture(things / "d.png", "A fox", size=(96, 48))
+    first = ask("GET", f"{THINGS}/items?limit=1&resolution=64").body
+    assert (first["count"], first["matching"], first["checked"], first["uncaptioned"]) == (4, 4, 1, 1)
+    whole = ask("GET", f"{THINGS}/items?limit=1&resolution=64&ahead=1").body
+    assert (whole["checked"], whole["unusable"], whole["buckets"]) == (4, 1, [[[96, 48], 2], [[64, 64], 1]])
+
+    def keys(query):
+        page = ask("GET", f"{THINGS}/items?{query}").body
+        return page["matching"], [item["key"] for item in page["items"]]
+
+    assert keys("only=problems") == (1, ["train/c.png"])
+    assert keys("only=uncaptioned") == (1, ["b.jpg"])
+    assert keys("q=FOX") == (1, ["d.png"]) and keys("q=.png&offset=1&limit=1") == (3, ["d.png"])
+    assert ask("GET", f"{THINGS}/items?only=nothing").status == 400
+
+
+def test_buckets_are_those_of_the_settings_asked_for(ask, things):
+    def bucket(query):
+        page = ask("GET", f"{THINGS}/items?limit=1&{query}").body
+        return page["items"][0]["bucket"], page["problems"]
+
+    assert bucket("resolution=64&buckets=0") == ([64, 64], [])
+    assert bucket("resolution=96&bucket_step=32") == ([128, 64], [])
+    assert bucket("width=40&height=80") == ([40, 80], [])
+    for half_typed, why in (("height=40", "a fixed size needs both"), ("resolution=7", "out of range")):
+        none, problems = bucket(half_typed)
+        assert none is None and why in problems[0]
+    [no_step] = bucket("resolution=64&bucket_step=12")[1]
+    assert "no multiple of 8 pixels" in no_step
+
+
+def test_page_says_who_gives_the_captions_and_whether_files_may_come(ask, things):
+    def said(name="things", query=""):
+        page = ask("GET", f"/scion/datasets/{name}/items?fresh=1{query}").body
+        return page["table"], page["built_in"], page["in_input"]
+
+    assert said() == (None, False, True)
+    assert said("scion-example%20(built%20in)")[1:] == (True, False)
+    (things / "train/metadata.csv").write_text("file_name,text\nc.png,hello\n")
+    assert said()[0] == "train/metadata.csv" and said(query="&captions=files")[0] is None
+    assert ask("PUT", f"{THINGS}/captions/a.png?captions=files", json={"caption": "x"}).status == 200
+    assert (things / "a.txt").read_text() == "x\n"
+
+
+def test_listing_is_kept_for_a_moment_and_made_anew_when_something_is_written(ask, things, picture, send, encoded):
+    def count(query=""):
+        return ask("GET", f"{THINGS}/items?limit=1{query}").body["count"]
+
+    assert count() == 3
+    picture(things / "d.png")
+    assert (count(), count("&fresh=1")) == (3, 4)
+    send({"e.png": encoded})
+    assert count() == 5
+
+
+def test_nothing_is_looked_at_ahead_while_something_trains(ask, things, pack):
+    active, requests = pack("nodes.host.active"), pack("trainer_core.engine.requests").Requests()
+    one = active.Training("5", "prompt", requests)
+    active.enter(one)
+    try:
+        assert ask("GET", f"{THINGS}/items?limit=1&ahead=1").body["checked"] == 1
+    finally:
+        active.leave(one)
+    assert ask("GET", f"{THINGS}/items?limit=1&ahead=1").body["checked"] == 3
+
+
+def test_what_is_known_of_a_picture_goes_when_it_changes_and_only_then(ask, things, picture, pack, monkeypatch):
+    catalogue, opened = pack("trainer_core.data.catalogue"), []
+    check = catalogue.check_picture
+    monkeypatch.setattr(catalogue, "check_picture", lambda path: opened.append(path.rpartition("/")[2]) or check(path))
+
+    def sizes():
+        page = ask("GET", f"{THINGS}/items?fresh=1").body
+        return [item["width"] for item in page["items"]], sorted(opened.pop() for _ in opened.copy())
+
+    assert sizes() == ([96, 64, None], ["a.png", "b.jpg", "c.png"]) and sizes() == ([96, 64, None], [])
+    picture(things / "train/c.png", size=(32, 32))
+    assert sizes() == ([96, 64, 32], ["c.png"])

@@ -3,7 +3,7 @@
 import functools
 import json
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -110,3 +110,15 @@ def whole_number(request: web.Request, name: str, default: int, low: int, high: 
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
         raise Refused(400, f"{name}: {text!r:.80} is no whole number from {low:,} to {high:,}")
     return int(text)
+
+
+def one_of(request: web.Request, name: str, choices: Sequence[str]) -> str:
+    """A word that the address gives; the first of the choices where it gives none.
+
+    Raises:
+        Refused: it is another.
+    """
+    text = request.query.get(name, choices[0])
+    if text not in choices:
+        raise Refused(400, f"{name}: {text!r:.80} is none of {', '.join(map(repr, choices))}")
+    return text

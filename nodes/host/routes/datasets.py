@@ -11,15 +11,21 @@ from typing import Any
 from aiohttp import BodyPartReader, web
 
 from ....trainer_core.data import browse
+from ....trainer_core.data.catalogue import outdate_all
+from ....trainer_core.data.config import DatasetConfig
 from ....trainer_core.data.pictures import thumbnail
 from ....trainer_core.errors import BadInput
-from .. import datasets, paths
+from .. import active, datasets, paths
 from ..uploads import Upload
-from .answers import Refused, answering, changing, said_in, whole_number
+from .answers import Refused, answering, changing, one_of, said_in, whole_number
 
 ITEMS, ITEMS_MOST = 100, 500
 SIDE, SIDE_MOST = 192, 1024
 RESOLUTION_MOST = 8192
+CAPTION_SOURCES = ("auto", "metadata", "files")
+SEARCH_MOST = 200
+AHEAD = 0.7
+"""Seconds that a page's question may open further pictures, so that the whole dataset is known before training."""
 THUMBNAILS_KEPT = 512
 """Of at most some 20 kB at the side that is asked for by default."""
 AT_ONCE = 2
@@ -39,14 +45,36 @@ def register(routes: web.RouteTableDef) -> None:
 
 async def _items(request: web.Request) -> web.Response:
     folder = await _folder(request)
-    offset = whole_number(request, "offset", 0, 0, 10**8)
-    limit = whole_number(request, "limit", ITEMS, 1, ITEMS_MOST)
-    resolution = whole_number(request, "resolution", 0, 0, RESOLUTION_MOST)
-    try:
-        page = await asyncio.to_thread(browse.page, folder, offset, limit, resolution, paths.encoded_cache())
-    except BadInput as error:
-        raise Refused(400, str(error)) from None
-    return web.json_response(dataclasses.asdict(page))
+    config = DatasetConfig(
+        path=str(folder),
+        captions=one_of(request, "captions", CAPTION_SOURCES),
+        resolution=whole_number(request, "resolution", 0, 0, RESOLUTION_MOST),
+        buckets=whole_number(request, "buckets", 1, 0, 1) == 1,
+        bucket_step=whole_number(request, "bucket_step", 0, 0, RESOLUTION_MOST),
+        width=whole_number(request, "width", 0, 0, RESOLUTION_MOST),
+        height=whole_number(request, "height", 0, 0, RESOLUTION_MOST),
+    )
+    asked = whole_number(request, "ahead", 0, 0, 1)
+    wanted = browse.Wanted(
+        offset=whole_number(request, "offset", 0, 0, 10**8),
+        limit=whole_number(request, "limit", ITEMS, 1, ITEMS_MOST),
+        only=one_of(request, "only", browse.ONLY),
+        search=request.query.get("q", "")[:SEARCH_MOST],
+        # A training has the processor and the disk for itself.
+        ahead=AHEAD if asked and not active.trainings() else 0.0,
+    )
+    if whole_number(request, "fresh", 0, 0, 1):
+        outdate_all()
+    page = await asyncio.to_thread(browse.page, config, wanted, paths.encoded_cache())
+    return web.json_response({**dataclasses.asdict(page), **await asyncio.to_thread(_place, request, folder)})
+
+
+def _place(request: web.Request, folder: Path) -> dict[str, Any]:
+    """Whether the dataset is the pack's own, which stays as it is, and whether new files may come into it."""
+    built_in = folder == datasets.EXAMPLE_DATASET
+    with contextlib.suppress(BadInput):
+        return {"built_in": built_in, "in_input": datasets.folder_in_input(request.match_info["name"]) == folder}
+    return {"built_in": built_in, "in_input": False}
 
 
 async def _thumbnail(request: web.Request) -> web.Response:
@@ -75,7 +103,8 @@ async def _caption(request: web.Request) -> web.Response:
     if folder == datasets.EXAMPLE_DATASET:
         raise Refused(409, "the built-in example stays as it is; copy its folder into ComfyUI/input to change it")
     await asyncio.to_thread(_picture, folder, request.match_info["key"])
-    await asyncio.to_thread(browse.write_caption, folder, request.match_info["key"], caption)
+    source = one_of(request, "captions", CAPTION_SOURCES)
+    await asyncio.to_thread(browse.write_caption, folder, request.match_info["key"], caption, source)
     return web.json_response({})
 
 
@@ -102,6 +131,7 @@ async def _files(request: web.Request) -> web.Response:
         with contextlib.suppress(OSError):
             for place in made:
                 place.rmdir()
+    outdate_all()
     return web.json_response({"written": written, "refused": refused})
 
 
