@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pack
 from aiohttp import WSMsgType, web
+from stub_datasets import NODE as DATASET_NODE
+from stub_datasets import Datasets
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 PACK = "scion"
@@ -102,6 +104,7 @@ class Stub:
         self.state = {"active": [], "runs": {}, "list": [], "workflows": {}, "queue": [], "refuse": None}
         self.asked: list[list] = []
         self.settings = dict(SETTINGS)
+        self.datasets = Datasets(self.state, self.asked, png)
 
     async def page(self, request):
         path = request.path.lstrip("/") or "index.html"
@@ -180,6 +183,11 @@ class Stub:
         self.asked.append(["graph", "queued"])
         return web.json_response({"prompt_id": uuid.uuid4().hex, "number": 0, "node_errors": {}})
 
+    def nodes(self):
+        required, optional = self.datasets.inputs()
+        dataset = node(DATASET_NODE, "Load Image Caption Dataset", required, optional, ["TRAINING_DATASET", "IMAGE"])
+        return {**NODES, DATASET_NODE: dataset}
+
     def scripts(self):
         return [f"/extensions/{PACK}/{file.relative_to(WEB).as_posix()}" for file in sorted(WEB.rglob("*.js"))]
 
@@ -194,7 +202,7 @@ class Stub:
             for prefix in ("", "/api"):
                 router.add_get(prefix + path, answer)
 
-        gives("/object_info", NODES)
+        gives("/object_info", self.nodes)
         gives("/extensions", self.scripts)
         gives("/settings", lambda: self.settings)
         gives("/users", {"storage": "server", "migrated": True})
@@ -218,6 +226,7 @@ class Stub:
             router.add_post(prefix + "/scion/runs/{run}/commands", self.command)
             router.add_post(prefix + "/scion/runs/{run}/continue", self.command)
             router.add_post(prefix + "/prompt", self.prompt)
+        self.datasets.register(router)
         router.add_get("/ws", self.socket)
         router.add_post("/stub/tell", self.tell)
         router.add_post("/stub/state", self.set_state)

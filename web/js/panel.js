@@ -4,6 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 import { Routes } from "./lib/api.js";
+import { passOn } from "./lib/canvas.js";
 import { styleSheet } from "./lib/dom.js";
 import { hidePictures } from "./lib/host_view.js";
 import { executionIds } from "./lib/place.js";
@@ -96,31 +97,6 @@ class Follower {
   }
 }
 
-/** The graph is moved and scaled also from above the panel. */
-function passOn(root) {
-  root.addEventListener(
-    "wheel",
-    (event) => {
-      const within = event.target.closest?.(".scion-strip, .scion-message");
-      const scrolls = within && (within.scrollWidth > within.clientWidth || within.scrollHeight > within.clientHeight);
-      // Nodes 2.0 hears what bubbles up by itself.
-      if (scrolls) event.stopPropagation();
-      else if (!globalThis.LiteGraph?.vueNodesMode) {
-        event.preventDefault();
-        app.canvas.processMouseWheel(event);
-      }
-    },
-    { passive: false },
-  );
-  const middle = (name) => (event) => {
-    if (globalThis.LiteGraph?.vueNodesMode) return;
-    if (event.button === 1 || event.buttons & 4) app.canvas[name](event);
-  };
-  root.addEventListener("pointerdown", middle("processMouseDown"));
-  root.addEventListener("pointermove", middle("processMouseMove"));
-  root.addEventListener("pointerup", middle("processMouseUp"));
-}
-
 function addPanel(node) {
   const panel = new RunPanel(
     routes,
@@ -128,8 +104,8 @@ function addPanel(node) {
     () => app.queuePrompt(0),
   );
   const follower = new Follower(node, panel);
-  passOn(panel.root);
   hidePictures(node);
+  passOn(panel.root, app, ".scion-strip, .scion-message");
   const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {
     serialize: false,
     hideOnZoom: false,

@@ -122,3 +122,37 @@ export interface Widgets {
   presets: Record<string, Record<string, unknown>>;
   idle: Record<string, IdleRule[]>;
 }
+
+/** One picture of a dataset. */
+export interface Item {
+  key: string;
+  caption: string;
+  /** Upright, in pixels; null where it cannot be read. */
+  width: number | null;
+  height: number | null;
+  bucket: [number, number] | null;
+  problem: string | null;
+}
+
+export interface ItemsPage {
+  count: number;
+  matching: number;
+  checked: number;
+  unusable: number;
+  uncaptioned: number;
+  buckets: [[number, number], number][];
+  /** The metadata table that gives the captions. */
+  table: string | null;
+  built_in: boolean;
+  in_input: boolean;
+  items: Item[];
+  problems: string[];
+  notes: string[];
+}
+
+/** What is looked at of a dataset. */
+export interface Look {
+  name: string;
+  /** By name of the route's query: where captions come from, and what buckets follow from. */
+  settings: Record<string, string | number>;
+}

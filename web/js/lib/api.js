@@ -18,7 +18,8 @@ export class Routes {
   /** @param {{fetchApi: (path: string, init?: RequestInit) => Promise<Response>, apiURL: (path: string) => string}} host */
   constructor(host) {
     this._host = host;
-    this._opened = Date.now().toString(36);
+    /** Tells this page's questions from those of an earlier one. */
+    this.opened = Date.now().toString(36);
   }
 
   /**
@@ -98,7 +99,7 @@ export class Routes {
    * @param {number} [height] in pixels, for a small one; 0 = as it is
    */
   preview(run, name, prompt, height = 0) {
-    const of = part(prompt ?? this._opened);
+    const of = part(prompt ?? this.opened);
     return this._host.apiURL(`/scion/runs/${part(run)}/previews/${part(name)}?bare=1&height=${height}&of=${of}`);
   }
 
@@ -122,5 +123,63 @@ export class Routes {
     let entry = [...(queue?.queue_running ?? []), ...(queue?.queue_pending ?? [])].find((item) => item[1] === prompt);
     entry ??= (await this._ask(`/history/${part(prompt)}`))?.[prompt]?.prompt;
     return entry?.[3]?.extra_pnginfo?.workflow?.id ?? null;
+  }
+
+  /**
+   * @param {import("../types").Look} look
+   * @param {Record<string, string|number>} wanted offset, limit, only, q, ahead, fresh
+   * @returns {Promise<import("../types").ItemsPage>}
+   */
+  items({ name, settings }, wanted) {
+    const query = new URLSearchParams(Object.entries({ ...settings, ...wanted }).map(([key, value]) => [key, String(value)]));
+    return this._ask(`/scion/datasets/${part(name)}/items?${query}`);
+  }
+
+  /**
+   * @param {string} name of the dataset
+   * @param {string} key of the picture
+   * @param {number} side in pixels
+   * @param {string} of changes where the files may have changed: a page does not ask again for what it has shown
+   */
+  thumbnail(name, key, side, of) {
+    return this._host.apiURL(`/scion/datasets/${part(name)}/thumbnails/${part(key)}?side=${side}&of=${part(of)}`);
+  }
+
+  /** @param {import("../types").Look} look @param {string} key @param {string} caption */
+  saveCaption({ name, settings }, key, caption) {
+    return this._ask(`/scion/datasets/${part(name)}/captions/${part(key)}?captions=${settings.captions ?? "auto"}`, {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ caption }),
+    });
+  }
+
+  /**
+   * Sends files into a dataset; unlike fetch, it tells how far it is.
+   * @param {string} name of the dataset
+   * @param {File[]} files
+   * @param {object} how
+   * @param {boolean} how.replace files of the same name
+   * @param {(bytes: number) => void} how.told so many bytes are sent
+   * @param {AbortSignal} how.signal
+   * @returns {Promise<{written: string[], refused: {name: string, why: string}[]}>}
+   */
+  sendFiles(name, files, { replace, told, signal }) {
+    const form = new FormData();
+    for (const file of files) form.append("files", file, file.name);
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open("POST", this._host.apiURL(`/scion/datasets/${part(name)}/files?replace=${replace ? 1 : 0}`));
+      request.responseType = "json";
+      request.upload.onprogress = (event) => told(event.loaded);
+      request.onload = () => {
+        if (request.status === 200) resolve(request.response);
+        else reject(new RouteError(request.response?.error ?? `${request.status} ${request.statusText}`, request.status));
+      };
+      request.onerror = () => reject(new RouteError("", 0));
+      request.onabort = () => reject(signal.reason);
+      signal.addEventListener("abort", () => request.abort(), { once: true });
+      request.send(form);
+    });
   }
 }

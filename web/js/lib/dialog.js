@@ -29,6 +29,8 @@ export class Dialog {
           keydown: (event) => {
             // The graph's own keys, such as the one that deletes a node, are not meant.
             event.stopPropagation();
+            // A browser closes at the second Escape whatever the dialog says to the cancelling that follows.
+            if (event.key === "Escape" && !event.isComposing && !this._mayClose()) event.preventDefault();
             onKey(event);
           },
         },

@@ -1,10 +1,11 @@
 /** The pack's words on the page, in the language of the host's settings. English stands in words/, others in locales/. */
 
 import { CONFIG } from "./words/config.js";
+import { DATASET } from "./words/dataset.js";
 import { PANEL } from "./words/panel.js";
 import { RUNS } from "./words/runs.js";
 
-export const ENGLISH = { ...PANEL, ...RUNS, ...CONFIG };
+export const ENGLISH = { ...PANEL, ...RUNS, ...CONFIG, ...DATASET };
 
 /** @type {Record<string, string>} */
 let words = { ...ENGLISH };
@@ -67,6 +68,15 @@ export function ofInput(node, input, what) {
 /** @param {number} value whole */
 export function count(value) {
   return value.toLocaleString(language);
+}
+
+/**
+ * @param {string} key of the words for several; those for one have `.one` behind it
+ * @param {number} value how many there are
+ * @param {Record<string, string|number>} [values] for the other {placeholders}
+ */
+export function counted(key, value, values = {}) {
+  return t(value === 1 && `${key}.one` in ENGLISH ? `${key}.one` : key, { ...values, count: count(value) });
 }
 
 /** @param {number|null|undefined} value a loss, four digits that count */
