@@ -8,7 +8,7 @@ import { passOn } from "./lib/canvas.js";
 import { styleSheet } from "./lib/dom.js";
 import { hidePictures } from "./lib/host_view.js";
 import { MIN_HEIGHT, Sheet } from "./lib/sheet.js";
-import { load, t } from "./lib/text.js";
+import { loaded, t } from "./lib/text.js";
 import { dropped, filesOf, proposed, sorted } from "./lib/upload.js";
 import { UploadDialog } from "./lib/upload_dialog.js";
 
@@ -34,6 +34,7 @@ function toast(message) {
   app.extensionManager?.toast?.add({ severity: "warn", summary: "Scion", detail: message, life: TOAST_MS });
 }
 
+const words = () => loaded(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
 const isLinked = (node, name) => node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
 
@@ -151,6 +152,7 @@ function watch(node, sheet) {
   node.onAdded = after(onAdded, () => {
     sheet.attach();
     changed();
+    words().then(() => sheet.render());
   });
   node.onRemoved = after(onRemoved, () => sheet.detach());
 }
@@ -174,9 +176,9 @@ function addSheet(node) {
 
 app.registerExtension({
   name: "scion.dataset",
-  async setup() {
+  setup() {
     for (const name of ["base.css", "dataset.css", "caption.css"]) styleSheet(name);
-    await load(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
+    return words();
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) addSheet(node);
