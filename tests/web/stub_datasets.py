@@ -103,6 +103,8 @@ class Datasets:
 
     async def thumbnail(self, request):
         key, side = request.match_info["key"], int(request.query["side"])
+        if key not in [item["key"] for item in self._all(self._of(request), 0)]:
+            return web.json_response({"error": "no such picture"}, status=404)
         self.asked.append(["thumbnail", key])
         data = await asyncio.to_thread(self.png, side, side * 3 // 4, zlib.crc32(key.encode()) % 200)
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "no-store"})

@@ -26,7 +26,6 @@ const fields = () => ({
 
 /** Puts the node into the graph, showing a folder. */
 async function add(page, folder, values = {}, size = [420, 660]) {
-  await load(page, { ...workflow([1]), nodes: [], last_node_id: 0 });
   await page.evaluate(
     ({ folder, values, size }) => {
       const node = window.LiteGraph.createNode("ScionLoadImageCaptionDataset");
@@ -77,6 +76,7 @@ for (const vue of [false, true]) {
     after(() => page.close());
     /** The server has these datasets, and nothing has gone wrong yet. */
     const begin = async (datasets) => {
+      await load(page, { ...workflow([1]), nodes: [], last_node_id: 0 });
       await world.state({ ...empty, datasets });
       page.faults.length = 0;
     };

@@ -101,8 +101,9 @@ export class Sheet {
   refresh() {
     this._version++;
     this._fresh = true;
+    const before = this._now.look?.name;
     this._now = this._asked();
-    this._begin(false);
+    this._begin(before !== this._now.look?.name);
     this.render();
   }
 
