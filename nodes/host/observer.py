@@ -27,8 +27,8 @@ from ...trainer_core.engine.events import (
     Working,
 )
 from ...trainer_core.engine.requests import Requests
-from ...trainer_core.errors import ScionError
 from ...trainer_core.engine.validation import BY_HAND
+from ...trainer_core.errors import ScionError
 from . import active, preferences, workflow_file
 from .running import Watch, advance, server_of_host
 
