@@ -74,10 +74,19 @@ class Follower {
     this._panel.detach();
   }
 
+  /**
+   * The node's result is of this run. Where the host had it in its cache, no event told of it.
+   * @param {unknown} run
+   */
+  ran(run) {
+    if (typeof run !== "string" || !run) return;
+    this._node.properties[RUN] = run;
+    if (this._panel.view?.run !== run) this._panel.show(store.open(run));
+  }
+
   /** What there is to show when the node is there, with its properties. */
   begin() {
-    const run = this._node.properties?.[RUN];
-    if (typeof run === "string" && run && this._panel.view?.run !== run) this._panel.show(store.open(run));
+    this.ran(this._node.properties?.[RUN]);
     for (const view of store.live()) this._heard(view, "joined");
   }
 
@@ -117,10 +126,14 @@ function addPanel(node) {
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 
-  const { onConfigure, onRemoved, onAdded } = node;
+  const { onConfigure, onExecuted, onRemoved, onAdded } = node;
   node.onConfigure = function (...given) {
     onConfigure?.apply(this, given);
     if (this.graph) follower.begin();
+  };
+  node.onExecuted = function (output) {
+    onExecuted?.call(this, output);
+    follower.ran(output?.scion?.[0]?.run);
   };
   node.onAdded = function (...given) {
     onAdded?.apply(this, given);

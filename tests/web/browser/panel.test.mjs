@@ -165,6 +165,17 @@ for (const vue of [false, true]) {
       await until(page, "9", "Training", "350 of 1,200");
     });
 
+    test("a result that the host had in its cache shows its run, though no event told of it", async () => {
+      await world.state({ ...empty, runs: { old: history("old", 700) } });
+      const page = await open();
+      await load(page, workflow([5]));
+      await world.tell([
+        "executed",
+        { node: "5", display_node: "5", prompt_id: "p", output: { scion: [{ run: "old", status: "finished" }] } },
+      ]);
+      await until(page, "5", "Stopped", "700 of 1,200");
+    });
+
     test("buttons do what they say; without a training they say why not", async () => {
       await world.state({
         ...empty,

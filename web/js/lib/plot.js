@@ -161,7 +161,7 @@ export class Plot {
     pen.lineWidth = 1;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    const rows = Math.max(3, Math.round(area.h / 32));
+    const rows = Math.min(7, Math.max(3, Math.round(area.h / 32)));
     for (const value of this._log ? logTicks(range[0], range[1], rows) : ticks(range[0], range[1], rows)) {
       const at = Math.round(y(value)) + 0.5;
       pen.globalAlpha = 0.5;

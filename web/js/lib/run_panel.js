@@ -8,7 +8,7 @@ import { bytes, count, loss, rate, span, speed, t } from "./text.js";
 
 export const MIN_HEIGHT = 420;
 /** Twice what is seen: the graph may be enlarged. */
-const THUMBNAIL_HEIGHT = 128;
+const THUMBNAIL_HEIGHT = 224;
 const FIGURES = /** @type {const} */ (["loss", "best", "epoch", "speed", "left", "learningRate", "memory"]);
 const COMMANDS = /** @type {const} */ (["finish", "checkpoint", "sample"]);
 
