@@ -30,11 +30,12 @@ from trainer_core.engine.device import PRECISIONS
 from trainer_core.engine.isolation import isolated
 from trainer_core.engine.trainer import Trainer
 from trainer_core.families.base import Model
+from trainer_core.families.clip_text import ClipText
 from trainer_core.families.clip_vae import ClipVaeEncoder
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.families.diffusion import Diffusion
 from trainer_core.families.registry import FAMILIES
-from trainer_core.families.sd15 import SCHEDULE
+from trainer_core.families.stable_diffusion import SCHEDULE
 from trainer_core.recipe import Recipe, from_dict
 
 UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -51,7 +52,7 @@ def full_model(dtype: torch.dtype) -> Model:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     vae = AutoencoderKL(**blocks, block_out_channels=(32,) * 4, layers_per_block=1).eval()
     text = CLIPTextModel(CLIPTextConfig(hidden_size=768, num_hidden_layers=1, intermediate_size=768)).eval()
-    encoder = ClipVaeEncoder(vae, text, clip_tokenizer())
+    encoder = ClipVaeEncoder(vae, {"te": ClipText(text, clip_tokenizer())})
     return Model(FAMILIES["sd15"], unet, encoder, Diffusion(SCHEDULE), 512, "benchmark", "benchmark")
 
 

@@ -60,7 +60,7 @@ def test_the_folder_is_small_and_in_diffusers_format():
 
 def test_its_sizes_suit_comfyuis_sd15_classes(base):
     unet, vae = base.denoiser.config, base.encoder.vae.config
-    text = base.encoder.text_encoder.config
+    text = base.encoder.text_encoders["te"].config
     assert unet.norm_num_groups == vae.norm_num_groups == 32
     assert unet.attention_head_dim == 8  # which diffusers reads as the number of heads
     assert not unet.use_linear_projection
@@ -82,7 +82,7 @@ def test_its_latents_are_scaled_as_the_noise_schedule_expects(base):
 
 
 def test_any_text_has_tokens_and_words_of_the_world_have_one_each(base):
-    tokenizer = base.encoder.tokenizer
+    tokenizer = base.encoder.texts["te"].tokenizer
     words = "a small red ring on a blue background"
     assert len(tokenizer(words).input_ids) == 2 + len(words.split())
     for text in ("zorb", "Größe", "一只狗", "🙂", ""):

@@ -19,7 +19,7 @@ def load_for_sampling(
     device: str = "auto",
     precision: str = "auto",
 ) -> Model:
-    """Loads a base, and puts a LoRA into its denoiser and its text encoder, as far as it has parts for them.
+    """Loads a base, and puts a LoRA into its denoiser and its text encoders, as far as it has parts for them.
 
     Args:
         adapter: a LoRA file, or the tensors of one; None for the base alone.
@@ -30,7 +30,7 @@ def load_for_sampling(
     place = pick_device(device)
     model = load(base, PRECISIONS[pick_precision(precision, place)])
     if adapter:
-        parts = {model.family.component: model.denoiser, "text_encoder": model.encoder.text_encoder}
+        parts = model.components
         target = Target.of(**parts)
         read = read_lora(adapter, target)[0] if isinstance(adapter, str) else lora_from_tensors(adapter, target)
         for component, weights in read.items():

@@ -29,6 +29,8 @@ class HostEncoder:
 
     device = torch.device("cpu")
     """Where they are when they are not asked for: off the device."""
+    text_encoders: dict[str, torch.nn.Module] = {}
+    """The host's own are not trained."""
 
     def __init__(self, clip, vae, base, family: Family):
         """

@@ -306,7 +306,7 @@ def test_a_finished_lora_is_applied_to_the_text_encoder_too(base, tmp_path):
     adapted = load_for_sampling(str(base), str(tmp_path / "te.safetensors"))
     before, after = (m.encoder.encode_captions(["a red ring"])[0]["text"] for m in (model, adapted))
     assert (before - after).abs().max() > 0.1
-    weight = dict(model.encoder.text_encoder.named_parameters())
+    weight = dict(model.encoder.text_encoders["te"].named_parameters())
     name = next(key for key in weight if key.endswith("layers.0.mlp.fc1.weight"))
     with torch.no_grad():
         weight[name] += state[f"{path}.lora_up.weight"] @ state[f"{path}.lora_down.weight"]

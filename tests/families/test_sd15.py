@@ -21,8 +21,10 @@ def test_everything_is_loaded_frozen_at_rest_and_in_the_precision_asked_for(base
     model = registry.load(str(base), torch.bfloat16)
     encoder = model.encoder
     assert {p.dtype for p in model.denoiser.parameters()} == {torch.bfloat16}
-    assert {p.dtype for part in (encoder.vae, encoder.text_encoder) for p in part.parameters()} == {torch.float32}
-    for part in (model.denoiser, encoder.vae, encoder.text_encoder):
+    assert {p.dtype for part in (encoder.vae, encoder.text_encoders["te"]) for p in part.parameters()} == {
+        torch.float32
+    }
+    for part in (model.denoiser, encoder.vae, encoder.text_encoders["te"]):
         assert not part.training and not any(p.requires_grad for p in part.parameters())
     exact = predict(registry.load(str(base)))
     torch.testing.assert_close(predict(model, dtype=torch.bfloat16).float(), exact, rtol=0.1, atol=0.05)

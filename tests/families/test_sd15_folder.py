@@ -90,7 +90,7 @@ def test_a_tokenizer_without_a_length_takes_the_text_encoders(copied, model, pre
     del words["model_max_length"]
     path.write_text(json.dumps(words))
     found = registry.load(str(copied))
-    assert found.encoder.tokenizer.model_max_length == 77
+    assert found.encoder.texts["te"].tokenizer.model_max_length == 77
     assert torch.equal(predict(found), predict(model))
 
 

@@ -76,18 +76,28 @@ class Dataset:
     pictures and captions are encoded one at a time.
     """
 
-    def __init__(self, items: Iterable[Item], config: DatasetConfig, seed: int, pixel_step: int, resolution: int):
+    def __init__(
+        self,
+        items: Iterable[Item],
+        config: DatasetConfig,
+        seed: int,
+        pixel_step: int,
+        resolution: int,
+        sized: bool = False,
+    ):
         """
         Args:
             items: of a scan without problems.
             seed: the run's.
             pixel_step: sides of pictures must be multiples of this, in pixels; the base says so.
             resolution: the base's own side, in pixels.
+            sized: whether batches tell the size and crop of each picture ("time_ids"); the base's family says so.
 
         Raises:
             BadInput: no items, a holdout that leaves none, or sizes that the base cannot take.
         """
         self.config, self.seed, self._parts = config, seed, config.parts()
+        self._sized = sized
         self.buckets = buckets_for(config, pixel_step, resolution)
         self.items, self.holdout = split(sorted(items, key=lambda item: item.key), config.holdout, self.is_prior)
         self._items = {item.key: item for item in (*self.items, *self.holdout)}
@@ -249,12 +259,13 @@ class Dataset:
             raise RuntimeError("Dataset.encode must be called before batches are loaded")
         pictures = [self._picture(item, view) for item, view, _ in showings]
         items = [item for item, _, _ in showings]
-        conditioning = [self._conditioning(item, text) for item, _, text in showings]
+        entries = [self._conditioning(item, text) for item, _, text in showings]
+        sizes = {"time_ids": torch.stack([view.time_ids for _, view, _ in showings])} if self._sized else {}
         # Inference tensors, which the host's mode would make of these, cannot be trained on.
         with torch.inference_mode(False):
             return Batch(
                 torch.stack([picture["latents"] for picture in pictures]),
-                self._stack(conditioning),
+                self._stack(entries) | sizes,
                 [item.key for item in items],
                 [text for _, _, text in showings],
                 [view for _, view, _ in showings],

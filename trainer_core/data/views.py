@@ -60,6 +60,11 @@ class View:
         return self.height, self.width
 
     @property
+    def time_ids(self) -> torch.Tensor:
+        """All three, as `time_ids` makes them."""
+        return time_ids(self.original_size, self.crop_top_left, self.target_size)
+
+    @property
     def scale(self) -> float:
         """Above 1 where the picture is enlarged."""
         return max(self.width / self.original_width, self.height / self.original_height)
@@ -73,6 +78,20 @@ class View:
     def digest(self) -> str:
         """Hash over all that decides the pixels."""
         return hashlib.sha256(json.dumps([RENDERING, vars(self)], sort_keys=True).encode()).hexdigest()
+
+
+def time_ids(original: tuple[int, int], crop_top_left: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:
+    """What a denoiser is told of a picture's size and crop (Podell et al. 2023, section 2.2): int64 [6].
+
+    Whole numbers, because half precision would round them.
+
+    Args:
+        original: (height, width) of the picture's file, in pixels.
+        crop_top_left: (top, left) of the cut within the resized picture.
+        target: (height, width) of the cut.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor([*original, *crop_top_left, *target], dtype=torch.int64)
 
 
 def plain_view(item: Item, bucket: Bucket) -> View:

@@ -130,7 +130,12 @@ class _Run:
         parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
         start = self._start_from(model, paths)
         dataset = Dataset(
-            scan.items, self.recipe.dataset, self.recipe.run.seed, model.encoder.pixel_step, model.resolution
+            scan.items,
+            self.recipe.dataset,
+            self.recipe.run.seed,
+            model.encoder.pixel_step,
+            model.resolution,
+            model.family.sized,
         )
         self.audience.on(Scanned(report_lines(scan, dataset)))
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
@@ -334,8 +339,7 @@ class _Run:
         file, component = self.recipe.adapter.start_from, model.family.component
         if not file:
             return None
-        parts = {component: model.denoiser, "text_encoder": getattr(model.encoder, "text_encoder", None)}
-        read, _ = read_lora(file, Target.of(**{name: part for name, part in parts.items() if part is not None}))
+        read, _ = read_lora(file, Target.of(**model.components))
         if component not in read:
             raise BadInput(f"adapter.start_from: {file} holds nothing for the {component}, which is what trains")
         shapes = module_shapes(model.denoiser)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..data.views import time_ids
 from ..errors import BadInput
 from ..families.base import Conditioning, Encoder, Model
 from .preview_config import PreviewConfig
@@ -118,6 +119,8 @@ def draw(
     for start in range(0, len(prompts), batch):
         part = told[start : start + batch]
         both = model.encoder.stack([*part, *[negative] * len(part)])
+        if model.family.sized:
+            both["time_ids"] = time_ids((height, width), (0, 0), (height, width)).expand(2 * len(part), 6)
         conditioning = {key: value[: len(part)] for key, value in both.items()}
         unconditional = {key: value[len(part) :] for key, value in both.items()}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]

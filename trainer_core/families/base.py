@@ -1,7 +1,7 @@
 """What a model family is to the rest of the engine: how its models are loaded, encoded, noised, called and named."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +17,10 @@ Conditioning = dict[str, torch.Tensor]
 """What a denoiser is told beside latents and timestep; each tensor's first axis is the batch."""
 
 
+TEXT_COMPONENTS = ("text_encoder", "text_encoder_2")
+"""A model's text encoders in their order, as LoRA files call them."""
+
+
 class Encoder(Protocol):
     """Pictures to latents and back, captions to conditioning. The host's CLIP and VAE stand behind the same calls."""
 
@@ -26,6 +30,8 @@ class Encoder(Protocol):
     """Sides of pictures must be multiples of this, in pixels."""
     device: torch.device
     """Where its weights are."""
+    text_encoders: Mapping[str, nn.Module]
+    """Those that LoRA files have names for, by that name ("te"; "te1" and "te2"); empty where none can be trained."""
 
     def to(self, device: torch.device | str) -> "Encoder":
         """Moves its weights; an encoder whose host decides where they are does nothing."""
@@ -58,6 +64,12 @@ class Model:
     stored, its configuration, the noise schedule and the encoder."""
     name: str
 
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The modules that a LoRA may belong to, as its file calls them."""
+        texts = zip(TEXT_COMPONENTS, self.encoder.text_encoders.values(), strict=False)
+        return {self.family.component: self.denoiser, **dict(texts)}
+
     @contextmanager
     def encoder_on(self, device: torch.device) -> Iterator[None]:
         """The encoder's weights on a device inside the block, and where they were after it."""
@@ -86,7 +98,9 @@ class Family(ABC):
     """The noise schedule that the family was trained with, as a diffusers scheduler configuration."""
     latent_channels: int
     conditioned_on: tuple[str, ...]
-    """Names of the tensors in its conditioning."""
+    """Names of the tensors that a caption's conditioning has."""
+    sized: bool = False
+    """Whether the denoiser is told each picture's size and crop, too: "time_ids", [N, 6], see `data.views.time_ids`."""
 
     @abstractmethod
     def load(self, source: Source, dtype: torch.dtype) -> Model:

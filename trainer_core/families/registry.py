@@ -6,31 +6,35 @@ import torch
 
 from ..errors import BadInput
 from .base import Family, Model
+from .detection import family_of_file
 from .sd15 import StableDiffusion1
+from .sdxl import StableDiffusionXL
 from .sources import Source, resolve
+from .weights import read_shapes
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(),)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(), StableDiffusionXL())}
 
-_PIPELINES = {"StableDiffusionPipeline": "sd15"}
+PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
+"""diffusers' pipelines, by which folders say what they are."""
 
 
 def detect(source: Source) -> Family:
-    """The family of a base: by its pipeline class in a folder; a single file is read by the family that knows its keys.
+    """The family of a base: of a folder by its pipeline's class, of a single file by its keys and shapes.
 
     Raises:
         BadInput: it is of a family that this version does not train.
     """
     if source.is_file:
-        return FAMILIES["sd15"]
+        return FAMILIES[family_of_file(read_shapes(source.path), source.path)]
     index = source.path / "model_index.json"
     try:
         pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(f"base: {index} is not readable ({error})") from None
-    if pipeline not in _PIPELINES:
-        known = ", ".join(_PIPELINES)
+    if pipeline not in PIPELINES:
+        known = ", ".join(PIPELINES)
         raise BadInput(f"base: {source.path} is a {pipeline}; this version trains {known}")
-    return FAMILIES[_PIPELINES[pipeline]]
+    return FAMILIES[PIPELINES[pipeline]]
 
 
 def load(base: str, dtype: torch.dtype = torch.float32) -> Model:

@@ -1,56 +1,81 @@
-"""Stable Diffusion 1 in one file: its three parts in diffusers' names, and configurations read off the shapes."""
+"""A Stable Diffusion in one file: its parts in diffusers' names, and configurations read off the shapes."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..errors import BadInput
+from . import open_clip
 from .weights import State
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-TEXT = "cond_stage_model.transformer."
-FOREIGN = {
-    "conditioner.embedders.1.": "Stable Diffusion XL",
-    "cond_stage_model.model.": "Stable Diffusion 2",
-    "joint_blocks.": "Stable Diffusion 3",
-    "double_blocks.": "Flux",
-}
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+HEAD_WIDTH = 64
+"""Of CLIP's text encoders, and of Stable Diffusion XL's UNet."""
 
 
-def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict], dict]:
+@dataclass(frozen=True)
+class Layout:
+    """What one family's checkpoints hold."""
+
+    title: str
+    texts: Mapping[str, str]
+    """Text encoders, by their folder in diffusers' layout: the prefix of their keys."""
+    projects: str
+    """The text encoder, if any, that is open_clip's, and gives the projected state of its end token."""
+    scaling_factor: float
+    """Of the VAE's latents."""
+    side: int
+    """Of the latents it was made for."""
+    heads: int | None
+    """In each of the UNet's attention layers; None = as many as 64 channels go into their width."""
+
+
+STABLE_DIFFUSION_1 = Layout("Stable Diffusion 1", {"text_encoder": "cond_stage_model.transformer."}, "", 0.18215, 64, 8)
+STABLE_DIFFUSION_XL = Layout(
+    "Stable Diffusion XL",
+    {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
+    "text_encoder_2",
+    0.13025,
+    128,
+    None,
+)
+
+
+def split(state: State, path: Path, layout: Layout) -> tuple[dict[str, State], dict[str, dict], dict]:
     """The parts of a checkpoint.
 
     Returns:
-        The states of unet, vae and text_encoder in diffusers' names; a configuration for each, as far as shapes tell
-        (heads are Stable Diffusion 1's: 8 in the UNet, one per 64 channels in CLIP); and what marker keys say about the
-        noise schedule ("v_pred" and "ztsnr", as v-prediction checkpoints carry them).
+        The states of unet, vae and text encoders in diffusers' names; a configuration for each, as far as shapes tell
+        (numbers of heads are the layout's); and what marker keys say about the noise schedule ("v_pred" and "ztsnr", as
+        v-prediction checkpoints carry them).
 
     Raises:
-        BadInput: the file is of another family, or lacks a part.
+        BadInput: the file lacks a part.
     """
-    for mark, name in FOREIGN.items():
-        if any(key.startswith(mark) or f"diffusion_model.{mark}" in key for key in state):
-            raise BadInput(f"base: {path} is a {name} checkpoint; this version trains the Stable Diffusion 1 family")
-    missing = [
-        f"the {part} ({prefix}…)"
-        for prefix, part in ((UNET, "UNet"), (VAE, "VAE"), (TEXT, "text encoder"))
-        if not any(key.startswith(prefix) for key in state)
-    ]
+    names = {"unet": ("the UNet", UNET), "vae": ("the VAE", VAE)}
+    for number, (part, prefix) in enumerate(layout.texts.items(), 1):
+        names[part] = f"text encoder {number}" if len(layout.texts) > 1 else "the text encoder", prefix
+    own = {part: _under(state, prefix) for part, (_, prefix) in names.items()}
+    missing = [f"{names[part][0]} ({names[part][1]}…)" for part in names if not own[part]]
     if missing:
-        raise BadInput(f"base: {path} lacks {', '.join(missing)}; a full Stable Diffusion 1 checkpoint has all three")
+        raise BadInput(f"base: {path} lacks {', '.join(missing)}; a full {layout.title} checkpoint has them all")
     try:
-        configs = {"unet": _unet_config(state), "vae": _vae_config(state), "text_encoder": _text_config(state)}
+        configs = {"unet": _unet_config(own["unet"], layout), "vae": _vae_config(own["vae"], layout)}
+        parts = {
+            "unet": convert_ldm_unet_checkpoint(
+                {UNET + key: value for key, value in own["unet"].items()}, configs["unet"]
+            ),
+            "vae": convert_ldm_vae_checkpoint({VAE + key: value for key, value in own["vae"].items()}, configs["vae"]),
+        }
+        for part in layout.texts:
+            given = open_clip.in_transformers_names(own[part]) if part == layout.projects else _clip_names(own[part])
+            parts[part], configs[part] = given, _text_config(given, part == layout.projects)
     except KeyError as error:
         raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
-    parts = {
-        "unet": convert_ldm_unet_checkpoint(dict(state), configs["unet"]),
-        "vae": convert_ldm_vae_checkpoint(state, configs["vae"]),
-        "text_encoder": {key[len(TEXT) :]: value for key, value in state.items() if key.startswith(TEXT)},
-    }
     marks = {}
     if "v_pred" in state:
         marks["prediction_type"] = "v_prediction"
@@ -59,7 +84,7 @@ def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict], 
     return parts, configs, marks
 
 
-def unet_of(weights: State, label: str) -> tuple[dict, State]:
+def unet_of(weights: State, layout: Layout, label: str) -> tuple[dict, State]:
     """A UNet's configuration, and its weights in diffusers' names over the same storage.
 
     Args:
@@ -69,70 +94,68 @@ def unet_of(weights: State, label: str) -> tuple[dict, State]:
     Raises:
         BadInput: the shape cannot be read.
     """
-    state = {UNET + name: tensor for name, tensor in weights.items()}
     try:
-        config = _unet_config(state)
-        return config, convert_ldm_unet_checkpoint(state, config)
+        config = _unet_config(weights, layout)
+        return config, convert_ldm_unet_checkpoint({UNET + name: tensor for name, tensor in weights.items()}, config)
     except KeyError as error:
         raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read") from None
 
 
-def fit_prefix(state: State, config: CLIPTextConfig) -> State:
-    """CLIP's keys with or without `text_model.`, as the installed transformers names them."""
-    with torch.device("meta"):
-        prefixed = any(key.startswith("text_model.") for key in CLIPTextModel(config).state_dict())
+def _under(state: State, prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _clip_names(state: State) -> State:
+    """Without what some checkpoints carry of CLIP's other half."""
     bare = {key.removeprefix("text_model."): value for key, value in state.items()}
-    return {f"text_model.{key}": value for key, value in bare.items()} if prefixed else bare
+    return {key: value for key, value in bare.items() if key not in ("text_projection.weight", "logit_scale")}
 
 
-def current_vae_names(state: State) -> State:
-    """A VAE's weights with its attention named as diffusers names it now.
-
-    The folders of the first Stable Diffusions have older names, and in some the matrices are still 1×1 convolutions.
-    """
-    renamed = {}
-    for key, tensor in state.items():
-        if ".attentions." in key:
-            path, _, kind = key.rpartition(".")
-            place, _, name = path.rpartition(".")
-            key = f"{place}.{OLD_ATTENTION.get(name, name)}.{kind}"
-            if tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
-                tensor = tensor[:, :, 0, 0]
-        renamed[key] = tensor
-    return renamed
-
-
-def _unet_config(state: State) -> dict:
+def _unet_config(keys: State, layout: Layout) -> dict:
     """Channels, residual blocks and attention by level, read off the encoder's half."""
-    keys = {key.removeprefix(UNET): value for key, value in state.items() if key.startswith(UNET)}
-    channels, attention, blocks, index = [], [], 0, 1
+    channels, depths, blocks, index = [], [], 0, 1
     while f"input_blocks.{index}.0.in_layers.0.weight" in keys:
-        level_blocks, attends = 0, False
+        level_blocks, depth = 0, 0
         while f"input_blocks.{index}.0.in_layers.0.weight" in keys:
             width = keys[f"input_blocks.{index}.0.out_layers.3.weight"].shape[0]
-            attends |= f"input_blocks.{index}.1.proj_in.weight" in keys
+            depth = max(depth, _depth(keys, f"input_blocks.{index}.1"))
             level_blocks, index = level_blocks + 1, index + 1
         channels.append(width)
-        attention.append(attends)
+        depths.append(depth)
         blocks = level_blocks
         index += 1  # the downsampler between two levels
     first = next((key for key in keys if key.endswith("attn2.to_k.weight")), "attn2.to_k.weight")
-    return {
-        "sample_size": 64,
+    proj_in = next((key for key in keys if key.endswith(".1.proj_in.weight")), "proj_in.weight")
+    config = {
+        "sample_size": layout.side,
         "in_channels": keys["input_blocks.0.0.weight"].shape[1],
         "out_channels": keys["out.2.weight"].shape[0],
         "block_out_channels": channels,
         "layers_per_block": blocks,
-        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention],
-        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
         "cross_attention_dim": keys[first].shape[1],
-        "attention_head_dim": 8,
+        "attention_head_dim": layout.heads or [max(1, width // HEAD_WIDTH) for width in channels],
         "norm_num_groups": 32,
     }
+    if any(depth > 1 for depth in depths):
+        config["transformer_layers_per_block"] = [max(1, depth) for depth in depths]
+    if keys[proj_in].ndim == 2:
+        config["use_linear_projection"] = True
+    if "label_emb.0.0.weight" in keys:
+        config["addition_embed_type"] = "text_time"
+        config["addition_time_embed_dim"] = 256
+        config["projection_class_embeddings_input_dim"] = keys["label_emb.0.0.weight"].shape[1]
+    return config
 
 
-def _vae_config(state: State) -> dict:
-    keys = {key.removeprefix(VAE): value for key, value in state.items() if key.startswith(VAE)}
+def _depth(keys: State, place: str) -> int:
+    """Transformer blocks in the attention at a place."""
+    pattern = re.compile(rf"{re.escape(place)}\.transformer_blocks\.(\d+)\.")
+    return 1 + max((int(found[1]) for key in keys if (found := pattern.match(key))), default=-1)
+
+
+def _vae_config(keys: State, layout: Layout) -> dict:
     channels = []
     while f"encoder.down.{len(channels)}.block.0.conv2.weight" in keys:
         channels.append(keys[f"encoder.down.{len(channels)}.block.0.conv2.weight"].shape[0])
@@ -146,23 +169,26 @@ def _vae_config(state: State) -> dict:
         "layers_per_block": blocks,
         "latent_channels": keys["post_quant_conv.weight"].shape[1],
         "norm_num_groups": 32,
-        "scaling_factor": 0.18215,
+        "scaling_factor": layout.scaling_factor,
     }
 
 
-def _text_config(state: State) -> dict:
-    bare = {key[len(TEXT) :].removeprefix("text_model."): value for key, value in state.items() if key.startswith(TEXT)}
-    vocabulary, width = bare["embeddings.token_embedding.weight"].shape
-    layers = sum(key.endswith("mlp.fc1.weight") for key in bare)
+def _text_config(state: State, projects: bool) -> dict:
+    """
+    Args:
+        state: in transformers' names, without `text_model.`.
+        projects: whether it is open_clip's, which has another activation.
+    """
+    vocabulary, width = state["embeddings.token_embedding.weight"].shape
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "intermediate_size": bare["encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": layers,
-        "num_attention_heads": max(1, width // 64),
-        "max_position_embeddings": bare["embeddings.position_embedding.weight"].shape[0],
-        "hidden_act": "quick_gelu",
-        "projection_dim": width,
+        "intermediate_size": state["encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": sum(key.endswith("mlp.fc1.weight") for key in state),
+        "num_attention_heads": max(1, width // HEAD_WIDTH),
+        "max_position_embeddings": state["embeddings.position_embedding.weight"].shape[0],
+        "hidden_act": "gelu" if projects else "quick_gelu",
+        "projection_dim": state["text_projection.weight"].shape[0] if projects else width,
         "bos_token_id": 49406,
         "eos_token_id": 49407,
         "pad_token_id": 49407,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +18,25 @@ State = dict[str, torch.Tensor]
 
 FOREIGN_OBJECT = re.compile(r"GLOBAL (\S+)")
 """In the message of torch's unpickler: the class or function that it refused."""
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in one file, by name; of safetensors only the header is read.
+
+    Raises:
+        BadInput: as for `read_weights`.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return {key: tuple(tensor.shape) for key, tensor in read_weights(path).items()}
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> BadInput:
+    return BadInput(f"base: {path} cannot be read as weights ({_first_line(error)}); is the download complete?")
 
 
 def read_weights(path: Path) -> State:
@@ -38,9 +57,7 @@ def read_weights(path: Path) -> State:
                 f"base: {path} holds objects other than tensors ({foreign[1]}), which could run code, so it is not "
                 "opened; convert it to .safetensors"
             ) from None
-        raise BadInput(
-            f"base: {path} cannot be read as weights ({_first_line(error)}); is the download complete?"
-        ) from None
+        raise _unreadable(path, error) from None
     if not isinstance(state, dict):
         raise BadInput(f"base: {path} holds {type(state).__name__} instead of named weights")
     state = state.get("state_dict", state)
