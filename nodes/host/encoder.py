@@ -71,6 +71,9 @@ class HostEncoder:
             self._empty = self._encoded("")
         return [self._encoded(caption) for caption in captions]
 
+    def forget_text(self) -> None:
+        """They are the host's, which frees them itself."""
+
     def stack(self, entries: list[Conditioning]) -> Conditioning:
         if self._empty is None:
             self.encode_captions([])

@@ -1,12 +1,17 @@
-"""A copy of the base to change, a base with CLIP's own vocabulary, and what a loaded model predicts."""
+"""Bases to change, and to be read from one file; what a loaded model predicts."""
 
 import json
 import shutil
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+from trainer_core.lora_file.unet_names import ldm_names
 
 PROMPT = "a small red ring on a blue background"
 
@@ -15,12 +20,111 @@ PROMPT = "a small red ring on a blue background"
 def predict_from(model, prompt=PROMPT, dtype=torch.float32):
     numbers = torch.Generator().manual_seed(3)
     noisy = torch.randn(2, 4, 8, 8, generator=numbers).to(dtype)
-    words = model.encoder.stack(model.encoder.encode_captions([prompt, "cross"]))["text"].to(dtype)
-    return model.family.predict(model.denoiser, noisy, torch.tensor([10, 900]), {"text": words})
+    told = model.encoder.stack(model.encoder.encode_captions([prompt, "cross"]))
+    told = {name: tensor.to(dtype) for name, tensor in told.items()}
+    if model.family.sized:
+        told["time_ids"] = torch.tensor([[96, 64, 0, 8, 64, 64], [1023, 771, 3, 0, 64, 64]])
+    return model.family.predict(model.denoiser, noisy, torch.tensor([10, 900]), told)
 
 
 def change_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# ---- one file in the original names
+
+
+VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
+VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def vae_name(path, levels):
+    """The original name of a VAE's module."""
+    parts = path.split(".")
+    side, rest = parts[0], parts[1:]
+    if side not in ("encoder", "decoder"):
+        return path
+    if rest[0] == "conv_norm_out":
+        return f"{side}.norm_out"
+    if rest[0] == "mid_block":
+        inner = ".".join(rest[3:])
+        if rest[1] == "resnets":
+            return f"{side}.mid.block_{int(rest[2]) + 1}.{VAE_RESNET.get(inner, inner)}"
+        return f"{side}.mid.attn_1.{VAE_ATTENTION[inner]}"
+    if rest[0] in ("down_blocks", "up_blocks"):
+        level = int(rest[1]) if rest[0] == "down_blocks" else levels - 1 - int(rest[1])
+        name = "down" if rest[0] == "down_blocks" else "up"
+        if rest[2] == "resnets":
+            inner = ".".join(rest[4:])
+            return f"{side}.{name}.{level}.block.{rest[3]}.{VAE_RESNET.get(inner, inner)}"
+        return f"{side}.{name}.{level}.{name}sample.conv"
+    return path
+
+
+def one_file(folder, **extra):
+    """The tensors of a folder under Stable Diffusion's original names."""
+    state = {key: torch.tensor(value) for key, value in extra.items()}
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    weights = unet.state_dict()
+    names = ldm_names(unet.config, {key.rpartition(".")[0] for key in weights})
+    for key, tensor in weights.items():
+        path, _, kind = key.rpartition(".")
+        state[f"model.diffusion_model.{names[path]}.{kind}"] = tensor
+    for key, tensor in load_file(folder / "vae" / "diffusion_pytorch_model.safetensors").items():
+        path, _, kind = key.rpartition(".")
+        name = vae_name(path, 4)
+        if ".attn_1." in name and kind == "weight" and not name.endswith("norm"):
+            tensor = tensor[:, :, None, None].contiguous()  # the original's attention is made of 1×1 convolutions
+        state[f"first_stage_model.{name}.{kind}"] = tensor
+    first = "conditioner.embedders.0" if (folder / "text_encoder_2").is_dir() else "cond_stage_model"
+    for key, tensor in load_file(folder / "text_encoder" / "model.safetensors").items():
+        state[f"{first}.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+    if (folder / "text_encoder_2").is_dir():
+        second = load_file(folder / "text_encoder_2" / "model.safetensors")
+        state |= {f"conditioner.embedders.1.model.{key}": tensor for key, tensor in open_clip_names(second).items()}
+    return state
+
+
+def open_clip_names(state):
+    """A text encoder's weights as open_clip has them: one matrix for query, key and value, the projection turned."""
+    bare = {key.removeprefix("text_model."): tensor for key, tensor in state.items()}
+    named = {"logit_scale": torch.tensor(4.6), "text_projection": bare.pop("text_projection.weight").T.contiguous()}
+    for key, tensor in bare.items():
+        for ours, theirs in OPEN_CLIP:
+            key = key.replace(ours, theirs)
+        if ".q_proj." in key:
+            place, _, kind = key.rpartition(".q_proj.")
+            parts = [tensor, *(bare[f"{back(place)}.{name}_proj.{kind}"] for name in "kv")]
+            named[f"{place}.in_proj_{kind}"] = torch.cat(parts)
+        elif not (".k_proj." in key or ".v_proj." in key):
+            named[key] = tensor
+    return named
+
+
+OPEN_CLIP = (
+    ("encoder.layers.", "transformer.resblocks."),
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+    ("self_attn", "attn"),
+    ("embeddings.token_embedding", "token_embedding"),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("final_layer_norm", "ln_final"),
+)
+
+
+def back(place):
+    return place.replace("transformer.resblocks.", "encoder.layers.").replace(".attn", ".self_attn")
+
+
+@pytest.fixture(scope="session")
+def in_one_file():
+    """The tensors of a diffusers folder under Stable Diffusion's original names; keywords add tensors."""
+    return one_file
+
+
+# ---- bases
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +158,89 @@ def clip_base(tmp_path_factory, save_random_base):
     folder = save_random_base(tmp_path_factory.mktemp("clip") / "base", clip_tokenizer())
     change_json(folder / "unet" / "config.json", sample_size=64)
     return folder
+
+
+def sdxl_unet():
+    """Shaped as SDXL's: no attention in the first level, deeper transformers below, 64 channels a head."""
+    torch.manual_seed(10)
+    return UNet2DConditionModel(
+        sample_size=128,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=96,
+        attention_head_dim=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=6 * 256 + 48,
+    )
+
+
+def clip_encoder(module_class, seed, width, **settings):
+    torch.manual_seed(seed)
+    module = module_class(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=1,
+            bos_token_id=49406,
+            eos_token_id=49407,
+            pad_token_id=49407,
+            **settings,
+        )
+    )
+    for name, parameter in module.named_parameters():
+        if "embedding" in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+        elif "norm" in name:
+            # Else a missing norm would not show: transformers begins with ones and zeros.
+            torch.nn.init.normal_(parameter, mean=0.7, std=0.2)
+    return module
+
+
+@pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory, base):
+    """The folder of a random Stable Diffusion XL with CLIP's own vocabulary; nobody writes in it."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler
+
+    folder = tmp_path_factory.mktemp("sdxl") / "base"
+    vae = AutoencoderKL.from_pretrained(base / "vae")
+    vae.register_to_config(scaling_factor=0.13025)
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=clip_encoder(CLIPTextModel, 11, 32),
+        text_encoder_2=clip_encoder(CLIPTextModelWithProjection, 12, 64, hidden_act="gelu", projection_dim=48),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer("!"),
+        unet=sdxl_unet(),
+        scheduler=scheduler,
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_picture(pictures, tmp_path_factory):
+    """A dataset of a single picture."""
+    folder = tmp_path_factory.mktemp("one")
+    for ending in ("png", "txt"):
+        shutil.copyfile(pictures / f"0.{ending}", folder / f"0.{ending}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def losses_of():
+    """The losses of a run's steps, from its folder."""
+
+    def read(folder):
+        return [line["loss"] for line in metrics.read(folder / "metrics.jsonl") if "loss" in line]
+
+    return read

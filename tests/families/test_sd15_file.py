@@ -4,64 +4,16 @@ import datetime
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from trainer_core.errors import BadInput
 from trainer_core.families import registry
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
-from trainer_core.lora_file.unet_names import ldm_names
-
-VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
-VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-
-
-def vae_name(path, levels):
-    """The original name of a VAE's module."""
-    parts = path.split(".")
-    side, rest = parts[0], parts[1:]
-    if side not in ("encoder", "decoder"):
-        return path
-    if rest[0] == "conv_norm_out":
-        return f"{side}.norm_out"
-    if rest[0] == "mid_block":
-        inner = ".".join(rest[3:])
-        if rest[1] == "resnets":
-            return f"{side}.mid.block_{int(rest[2]) + 1}.{VAE_RESNET.get(inner, inner)}"
-        return f"{side}.mid.attn_1.{VAE_ATTENTION[inner]}"
-    if rest[0] in ("down_blocks", "up_blocks"):
-        level = int(rest[1]) if rest[0] == "down_blocks" else levels - 1 - int(rest[1])
-        name = "down" if rest[0] == "down_blocks" else "up"
-        if rest[2] == "resnets":
-            inner = ".".join(rest[4:])
-            return f"{side}.{name}.{level}.block.{rest[3]}.{VAE_RESNET.get(inner, inner)}"
-        return f"{side}.{name}.{level}.{name}sample.conv"
-    return path
-
-
-def one_file(folder, **extra):
-    """The tensors of a folder under Stable Diffusion's original names."""
-    state = {key: torch.tensor(value) for key, value in extra.items()}
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-    weights = unet.state_dict()
-    names = ldm_names(unet.config, {key.rpartition(".")[0] for key in weights})
-    for key, tensor in weights.items():
-        path, _, kind = key.rpartition(".")
-        state[f"model.diffusion_model.{names[path]}.{kind}"] = tensor
-    for key, tensor in load_file(folder / "vae" / "diffusion_pytorch_model.safetensors").items():
-        path, _, kind = key.rpartition(".")
-        name = vae_name(path, 4)
-        if ".attn_1." in name and kind == "weight" and not name.endswith("norm"):
-            tensor = tensor[:, :, None, None].contiguous()  # the original's attention is made of 1×1 convolutions
-        state[f"first_stage_model.{name}.{kind}"] = tensor
-    for key, tensor in load_file(folder / "text_encoder" / "model.safetensors").items():
-        state[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
-    return state
 
 
 @pytest.fixture(scope="module")
-def original(clip_base):
-    return one_file(clip_base)
+def original(clip_base, in_one_file):
+    return in_one_file(clip_base)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".SafeTensors", ".ckpt", ".PT"])

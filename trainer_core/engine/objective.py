@@ -42,7 +42,9 @@ def draw(config: ObjectiveConfig, latents: torch.Tensor, steps: int, seed: int, 
 
 
 def _timestep(config: ObjectiveConfig, steps: int, generator: torch.Generator) -> int:
-    low, high = config.timestep_min, min(config.timestep_max, steps - 1)
+    # The settings count in thousandths of the schedule: Kolors' has 1,100 timesteps.
+    low = config.timestep_min * steps // 1000
+    high = max(low, (config.timestep_max + 1) * steps // 1000 - 1)
     if config.timesteps == "uniform":
         return int(torch.randint(low, high + 1, (1,), generator=generator))
     if config.timesteps == "cosmap":

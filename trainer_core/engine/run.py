@@ -118,6 +118,7 @@ class _Run:
         scan = scan or self._scan()
         if scan is None:
             return self._nothing_done()
+        self.loads_base = model is None
         if model is None:
             self.audience.on(Busy("loading"))
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
@@ -254,6 +255,8 @@ class _Run:
             entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
             if not dataset.needs_encoder:
                 encoder.to("cpu")
+                if self.loads_base:
+                    encoder.forget_text()
         try:
             with self._memory_told(lambda: memory_advice.placing(model, self.precision, self.device, self.advice)):
                 trainer = self._trainer(model, dataset, paths, start)

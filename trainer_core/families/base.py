@@ -45,6 +45,9 @@ class Encoder(Protocol):
     def encode_captions(self, captions: list[str]) -> list[Conditioning]:
         """One entry a caption, its tensors float32 without a batch axis."""
 
+    def forget_text(self) -> None:
+        """Lets go of the text encoders, whose weights may be many times the denoiser's: nothing is encoded after it."""
+
     def stack(self, entries: list[Conditioning]) -> Conditioning:
         """Entries as a batch; captions of different length are padded as the family's text encoder would."""
 

@@ -45,6 +45,10 @@ class ClipVaeEncoder(PictureEncoder):
             part.to(device)
         return self
 
+    def forget_text(self) -> None:
+        self.encode_captions([])  # so that the empty caption, by which others are continued, is there
+        self.texts = {}
+
     @torch.no_grad()
     def encode_captions(self, captions: list[str]) -> list[Conditioning]:
         """Text states, [77·k, width] for a caption that needs k windows of 75 tokens; "pooled" is of the first."""

@@ -7,14 +7,15 @@ import torch
 from ..errors import BadInput
 from .base import Family, Model
 from .detection import family_of_file
+from .kolors import Kolors
 from .sd15 import StableDiffusion1
 from .sdxl import StableDiffusionXL
 from .sources import Source, resolve
 from .weights import read_shapes
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(), StableDiffusionXL())}
+FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(), StableDiffusionXL(), Kolors())}
 
-PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
+PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl", "KolorsPipeline": "kolors"}
 """diffusers' pipelines, by which folders say what they are."""
 
 

@@ -1,0 +1,48 @@
+"""Kolors: Stable Diffusion XL's UNet, which reads Chinese and English through ChatGLM3."""
+
+from diffusers import AutoencoderKL
+
+from .base import Conditioning, Encoder, Model
+from .chatglm_vae import ChatGlmVaeEncoder, chat_glm, read_tokenizer, stack
+from .diffusion import Diffusion
+from .folder import Parts
+from .sources import Source
+from .unet import UNetFamily
+from .weights import State
+
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.014,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1100,
+    "clip_sample": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+"""More noise at the end than Stable Diffusion's (Kolors' report, section 2.3); a folder's own configuration counts."""
+
+
+class Kolors(UNetFamily):
+    name = "kolors"
+    title = "Kolors"
+    base_version = "kolors"
+    architecture = "kolors-v1"
+    default_dialect = "kohya"
+    schedule = SCHEDULE
+    conditioned_on = ("text", "pooled")
+    sized = True
+    text_parts = ("text_encoder",)
+    tokenizers = {"tokenizer": (("tokenizer.model",),)}
+
+    def from_original(
+        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
+    ) -> Model:
+        raise NotImplementedError("no host knows this architecture")
+
+    def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
+        return stack(entries)
+
+    def _encoder(self, vae: AutoencoderKL, parts: Parts, source: Source) -> ChatGlmVaeEncoder:
+        tokenizer = read_tokenizer(source.path / "tokenizer")
+        text_encoder = chat_glm(parts.states["text_encoder"], parts.configs["text_encoder"], source.path)
+        return ChatGlmVaeEncoder(vae, text_encoder, tokenizer)
