@@ -15,15 +15,22 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainer_core import cli, recipe
 from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
 from trainer_core.engine.events import Warned
 from trainer_core.families import registry
+from trainer_core.families.stable_diffusion import SCHEDULE
 
 torch.set_num_threads(1)
 
@@ -94,6 +101,78 @@ def save_base(folder, words):
 @pytest.fixture(scope="session")
 def save_random_base():
     return save_base
+
+
+def sdxl_unet(**changes):
+    """Shaped as SDXL's: no attention in the first level, deeper transformers below, 64 channels a head."""
+    torch.manual_seed(10)
+    settings = {
+        "sample_size": 128,
+        "block_out_channels": (64, 128),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2),
+        "cross_attention_dim": 96,
+        "attention_head_dim": (1, 2),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 6 * 256 + 48,
+    }
+    return UNet2DConditionModel(**settings | changes)
+
+
+def clip_encoder(module_class, words, seed, width, **settings):
+    torch.manual_seed(seed)
+    module = module_class(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=1,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+            **settings,
+        )
+    )
+    for name, parameter in module.named_parameters():
+        if "embedding" in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+        elif "norm" in name:
+            # Else a missing norm would not show: transformers begins with ones and zeros.
+            torch.nn.init.normal_(parameter, mean=0.7, std=0.2)
+    return module
+
+
+def save_sdxl(folder, words, padded_otherwise, projection=48):
+    """A diffusers folder of random parts over two tokenizers; all is made for 1,024 pixels."""
+    second = {"hidden_act": "gelu", "projection_dim": projection}
+    vae = random_vae()
+    vae.register_to_config(scaling_factor=0.13025)
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=clip_encoder(CLIPTextModel, words, 11, 32),
+        text_encoder_2=clip_encoder(CLIPTextModelWithProjection, padded_otherwise, 12, 64, **second),
+        tokenizer=words,
+        tokenizer_2=padded_otherwise,
+        unet=sdxl_unet(projection_class_embeddings_input_dim=6 * 256 + projection),
+        scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def save_random_sdxl():
+    return save_sdxl
+
+
+@pytest.fixture(scope="session")
+def random_sdxl_unet():
+    return sdxl_unet
 
 
 @pytest.fixture(scope="session")

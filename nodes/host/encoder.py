@@ -88,8 +88,10 @@ class HostEncoder:
         # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
         tokens = self.clip.tokenize(caption, disable_weights=True)
         (text, extras), *_ = self._whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
-        told = {"text": text[0], "pooled": extras.get("pooled_output")}
-        return {name: memory.own(told[name]) for name in self._family.conditioned_on}
+        told = {"text": text, "pooled": extras.get("pooled_output")}
+        if any(told[name] is None for name in self._family.conditioned_on):
+            raise BadInput("clip: gives no pooled state, which the model takes; wire the CLIP of its checkpoint")
+        return {name: memory.own(told[name][0]) for name in self._family.conditioned_on}
 
     def _whole(self, call: Callable[[], Any]) -> Any:
         """What a part of the host answers, called as the host calls it.

@@ -15,7 +15,7 @@ from . import memory
 from .encoder import HostEncoder
 from .originals import is_plain, originals
 
-FAMILIES = {"SD15": "sd15"}
+FAMILIES = {"SD15": "sd15", "SDXL": "sdxl"}
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."
 WHOLE = (torch.float32, torch.float16, torch.bfloat16)

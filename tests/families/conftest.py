@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTokenizer
 
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+from trainer_core.families.kolors import SCHEDULE
 from trainer_core.lora_file.unet_names import ldm_names
 
 PROMPT = "a small red ring on a blue background"
@@ -160,71 +162,20 @@ def clip_base(tmp_path_factory, save_random_base):
     return folder
 
 
-def sdxl_unet():
-    """Shaped as SDXL's: no attention in the first level, deeper transformers below, 64 channels a head."""
-    torch.manual_seed(10)
-    return UNet2DConditionModel(
-        sample_size=128,
-        block_out_channels=(64, 128),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
-        cross_attention_dim=96,
-        attention_head_dim=(1, 2),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=6 * 256 + 48,
-    )
-
-
-def clip_encoder(module_class, seed, width, **settings):
-    torch.manual_seed(seed)
-    module = module_class(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=3,
-            num_attention_heads=1,
-            bos_token_id=49406,
-            eos_token_id=49407,
-            pad_token_id=49407,
-            **settings,
-        )
-    )
-    for name, parameter in module.named_parameters():
-        if "embedding" in name:
-            torch.nn.init.normal_(parameter, std=1.0)
-        elif "norm" in name:
-            # Else a missing norm would not show: transformers begins with ones and zeros.
-            torch.nn.init.normal_(parameter, mean=0.7, std=0.2)
-    return module
+@pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory, base, save_random_sdxl):
+    """The folder of a random Stable Diffusion XL, whose second tokenizer pads with its first token, "!"."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    first, second = (CLIPTokenizer.from_pretrained(base / "tokenizer") for _ in range(2))
+    second.pad_token = "!"
+    return save_random_sdxl(folder / "base", first, second)
 
 
 @pytest.fixture(scope="session")
-def sdxl_base(tmp_path_factory, base):
-    """The folder of a random Stable Diffusion XL with CLIP's own vocabulary; nobody writes in it."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler
-
-    folder = tmp_path_factory.mktemp("sdxl") / "base"
-    vae = AutoencoderKL.from_pretrained(base / "vae")
-    vae.register_to_config(scaling_factor=0.13025)
-    scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-    )
-    StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=clip_encoder(CLIPTextModel, 11, 32),
-        text_encoder_2=clip_encoder(CLIPTextModelWithProjection, 12, 64, hidden_act="gelu", projection_dim=48),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer("!"),
-        unet=sdxl_unet(),
-        scheduler=scheduler,
-        add_watermarker=False,
-    ).save_pretrained(folder)
-    return folder
+def sdxl_clip_base(tmp_path_factory, base, save_random_sdxl):
+    """The same with CLIP's own vocabulary, which one-file checkpoints do not bring."""
+    folder = tmp_path_factory.mktemp("sdxl-clip")
+    return save_random_sdxl(folder / "base", clip_tokenizer(), clip_tokenizer("!"))
 
 
 @pytest.fixture(scope="session")
@@ -244,3 +195,47 @@ def losses_of():
         return [line["loss"] for line in metrics.read(folder / "metrics.jsonl") if "loss" in line]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def glm_tokenizer(tmp_path_factory):
+    """The folder of a ChatGLM tokenizer of a few hundred pieces."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="Kolors' tokenizer is read with sentencepiece")
+    folder = tmp_path_factory.mktemp("glm")
+    text = folder / "text.txt"
+    text.write_text("a small red ring on a blue background\n一只红色的猫在蓝色的背景上\n" * 20, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=64, hard_vocab_limit=False, minloglevel=2
+    )
+    return folder
+
+
+def random_glm():
+    settings = {"multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True, "original_rope": True}
+    sizes = {"num_layers": 3, "padded_vocab_size": 80, "hidden_size": 32, "ffn_hidden_size": 48, "kv_channels": 8}
+    config = ChatGLMConfig(**sizes, **settings, num_attention_heads=4, seq_length=300, use_cache=True)
+    torch.manual_seed(13)
+    module = ChatGLMModel(config)
+    for name, parameter in module.named_parameters():
+        torch.nn.init.normal_(parameter, mean=0.8 if "norm" in name else 0.0, std=1.0 if "embed" in name else 0.2)
+    return module
+
+
+@pytest.fixture(scope="session")
+def kolors_base(tmp_path_factory, sdxl_base, glm_tokenizer, random_sdxl_unet):
+    """The folder of a random Kolors; nobody writes in it."""
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
+
+    folder = tmp_path_factory.mktemp("kolors") / "base"
+    glm = 6 * 256 + 32
+    unet = random_sdxl_unet(
+        encoder_hid_dim=32, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=glm
+    )
+    KolorsPipeline(
+        vae=AutoencoderKL.from_pretrained(sdxl_base / "vae"),
+        text_encoder=random_glm(),
+        tokenizer=ChatGLMTokenizer(str(glm_tokenizer / "tokenizer.model")),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
+    ).save_pretrained(folder)
+    return folder

@@ -9,13 +9,13 @@ from trainer_core.families import registry
 
 
 @pytest.fixture(scope="module")
-def original(sdxl_base, in_one_file):
-    return in_one_file(sdxl_base)
+def original(sdxl_clip_base, in_one_file):
+    return in_one_file(sdxl_clip_base)
 
 
 @pytest.fixture(scope="module")
-def folder(sdxl_base):
-    return registry.load(str(sdxl_base))
+def folder(sdxl_clip_base):
+    return registry.load(str(sdxl_clip_base))
 
 
 def test_one_file_in_original_names_predicts_what_its_folder_predicts(folder, original, tmp_path, predict):
@@ -81,3 +81,9 @@ ATTENTION = "model__diffusion_model__input_blocks__4__1__transformer_blocks__0__
 def test_a_file_is_told_by_its_keys_and_shapes(tmp_path, shapes, said):
     with pytest.raises(BadInput, match=said):
         registry.load(file_of(tmp_path / "some.safetensors", **shapes))
+
+
+def test_clips_own_tokenizers_pad_as_they_were_released(folder):
+    first, second = (folder.encoder.texts[name].windows("a cat")[0] for name in ("te1", "te2"))
+    assert first[:4] == second[:4] == [49406, 320, 2368, 49407]
+    assert set(first[4:]) == {49407} and set(second[4:]) == {0}

@@ -149,7 +149,7 @@ class Bent:
         bent = model.clone()
         if how == "architecture":
             bent.model = copy.copy(bent.model)
-            bent.model.model_config = comfy.supported_models.SDXL(bent.model.model_config.unet_config)
+            bent.model.model_config = comfy.supported_models.SDXLRefiner(bent.model.model_config.unet_config)
         else:
             bent.add_object_patch("diffusion_model.out", torch.nn.Identity())
         return (bent,)

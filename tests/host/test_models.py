@@ -63,7 +63,7 @@ def test_baked_lora_is_part_of_the_base_that_trains(host, graph, lora):
 def test_other_architecture_is_refused_by_name(host, graph):
     bent = graph.node("ProbeBent", model=("base", 1), how="architecture")
     said = refused(host, graph, graph.training(model=("bent", 0), bent=bent))
-    assert "model: is of the architecture SDXL; this version trains SD15" in said
+    assert "model: is of the architecture SDXLRefiner; this version trains SD15" in said
     assert "Load a checkpoint of that family" in said
 
 

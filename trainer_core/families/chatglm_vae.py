@@ -94,4 +94,6 @@ def read_tokenizer(folder: Path):
             f"base: {folder} is read with sentencepiece, which is not installed; install it: pip install sentencepiece"
         ) from error
     except Exception as error:  # sentencepiece raises nothing more exact
-        raise BadInput(f"base: {folder} cannot be read as ChatGLM's tokenizer ({error}); is the download complete?") from None
+        raise BadInput(
+            f"base: {folder} cannot be read as ChatGLM's tokenizer ({error}); is the download complete?"
+        ) from None

@@ -25,12 +25,12 @@ def reader_reports(tensors: Mapping[str, torch.Tensor], target: Target) -> list[
     """What each reader would load of these tensors into the target's model.
 
     The rules were read in ComfyUI v0.33 (comfy/lora.py) and sd-scripts 0.10; diffusers' are run, as installed. A target
-    without a UNet is reported for diffusers only.
+    without a UNet is reported for diffusers only, and so is Kolors, which the other two do not know.
     """
     kinds = {kind_of(parts) for parts in _modules(tensors).values()}
     relatives = [KINDS[kind].title for kind in KINDS if kind in kinds - {"lora"}]
     reports = [_refused("diffusers", tensors, relatives) if relatives else _diffusers(tensors, target)]
-    if target.unet_config is not None:
+    if target.unet_config is not None and not _is_kolors(target):
         reports.insert(0, _by_names("ComfyUI", tensors, target, comfyui_names(target).get))
         by_sd_scripts = _by_names("sd-scripts", tensors, target, kohya_names(target).get)
         reports.append(_refused("sd-scripts", tensors, relatives) if relatives else by_sd_scripts)
@@ -124,6 +124,11 @@ def _is_sdxl(target: Target) -> bool:
     return (target.unet_config or {}).get("addition_embed_type") == "text_time"
 
 
+def _is_kolors(target: Target) -> bool:
+    """Whether its UNet has a layer of its own in front of the text, as that of no other family with sizes has."""
+    return _is_sdxl(target) and (target.unet_config or {}).get("encoder_hid_dim_type") == "text_proj"
+
+
 def _diffusers(tensors: Mapping[str, torch.Tensor], target: Target) -> ReaderReport:
     """The report for diffusers: its own converter is run, then its prefixes and paths are matched."""
     total = len(_modules(tensors))
@@ -159,7 +164,7 @@ def _diffusers_keys(tensors: Mapping[str, torch.Tensor], target: Target) -> dict
     )
 
     state = dict(tensors)
-    if _is_sdxl(target):
+    if _is_sdxl(target) and not _is_kolors(target):
         config = types.SimpleNamespace(**target.unet_config)
         state = StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=config)[0]
     elif target.unet_config is not None:
