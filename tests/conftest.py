@@ -18,10 +18,12 @@ import torch
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
+    KolorsPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -30,6 +32,7 @@ from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
 from trainer_core.engine.events import Warned
 from trainer_core.families import registry
+from trainer_core.families.kolors import SCHEDULE as KOLORS
 from trainer_core.families.stable_diffusion import SCHEDULE
 
 torch.set_num_threads(1)
@@ -171,8 +174,45 @@ def save_random_sdxl():
 
 
 @pytest.fixture(scope="session")
-def random_sdxl_unet():
-    return sdxl_unet
+def glm_tokenizer(tmp_path_factory):
+    """The folder of a ChatGLM tokenizer of a few hundred pieces."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="Kolors' tokenizer is read with sentencepiece")
+    folder = tmp_path_factory.mktemp("glm")
+    text = folder / "text.txt"
+    text.write_text("a small red ring on a blue background\n一只红色的猫在蓝色的背景上\n" * 20, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=64, hard_vocab_limit=False, minloglevel=2
+    )
+    return folder
+
+
+def random_glm():
+    settings = {"multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True, "original_rope": True}
+    sizes = {"num_layers": 3, "padded_vocab_size": 80, "hidden_size": 32, "ffn_hidden_size": 48, "kv_channels": 8}
+    config = ChatGLMConfig(**sizes, **settings, num_attention_heads=4, seq_length=300, use_cache=True)
+    torch.manual_seed(13)
+    module = ChatGLMModel(config)
+    for name, parameter in module.named_parameters():
+        torch.nn.init.normal_(parameter, mean=0.8 if "norm" in name else 0.0, std=1.0 if "embed" in name else 0.2)
+    return module
+
+
+@pytest.fixture(scope="session")
+def kolors_base(tmp_path_factory, glm_tokenizer):
+    """The folder of a random Kolors; nobody writes in it."""
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
+
+    folder = tmp_path_factory.mktemp("kolors") / "base"
+    glm = 6 * 256 + 32
+    unet = sdxl_unet(encoder_hid_dim=32, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=glm)
+    KolorsPipeline(
+        vae=random_vae(),
+        text_encoder=random_glm(),
+        tokenizer=ChatGLMTokenizer(str(glm_tokenizer / "tokenizer.model")),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler.from_config(KOLORS),
+    ).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

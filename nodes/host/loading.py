@@ -8,13 +8,16 @@ import comfy.sd
 import folder_paths
 
 from ...trainer_core.errors import BadInput
+from ...trainer_core.families import registry
 from ...trainer_core.families.sources import BUILT_IN, Source
 from . import builtin
-from .weights import ATTACHMENT, Attached
+from .weights import ATTACHMENT, FAMILIES, Attached
 
 
 def host_models(source: Source) -> tuple | None:
     """MODEL, CLIP and VAE; None where the host does not know the architecture."""
+    if not source.is_file and _family_of(source.path) not in (None, *FAMILIES.values()):
+        return None  # the host would take six billion numbers in before it saw that it does not know them
     models = builtin.scion_tiny() if source.base in BUILT_IN else _loaded(source.path)
     if models is None:
         return None
@@ -41,6 +44,12 @@ def _loaded(path: Path) -> tuple | None:
             return None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"base: {path} cannot be loaded ({reason:.200}); is it a whole checkpoint?") from error
+
+
+def _family_of(folder: Path) -> str | None:
+    """Our name of a folder's family; None where it is none of ours."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return registry.PIPELINES.get(index.get("_class_name")) if isinstance(index, dict) else None
 
 
 def _resolution(path: Path) -> int | None:

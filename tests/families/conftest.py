@@ -5,14 +5,12 @@ import shutil
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
-from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
-from trainer_core.families.kolors import SCHEDULE
 from trainer_core.lora_file.unet_names import ldm_names
 
 PROMPT = "a small red ring on a blue background"
@@ -195,47 +193,3 @@ def losses_of():
         return [line["loss"] for line in metrics.read(folder / "metrics.jsonl") if "loss" in line]
 
     return read
-
-
-@pytest.fixture(scope="session")
-def glm_tokenizer(tmp_path_factory):
-    """The folder of a ChatGLM tokenizer of a few hundred pieces."""
-    sentencepiece = pytest.importorskip("sentencepiece", reason="Kolors' tokenizer is read with sentencepiece")
-    folder = tmp_path_factory.mktemp("glm")
-    text = folder / "text.txt"
-    text.write_text("a small red ring on a blue background\n一只红色的猫在蓝色的背景上\n" * 20, encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=64, hard_vocab_limit=False, minloglevel=2
-    )
-    return folder
-
-
-def random_glm():
-    settings = {"multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True, "original_rope": True}
-    sizes = {"num_layers": 3, "padded_vocab_size": 80, "hidden_size": 32, "ffn_hidden_size": 48, "kv_channels": 8}
-    config = ChatGLMConfig(**sizes, **settings, num_attention_heads=4, seq_length=300, use_cache=True)
-    torch.manual_seed(13)
-    module = ChatGLMModel(config)
-    for name, parameter in module.named_parameters():
-        torch.nn.init.normal_(parameter, mean=0.8 if "norm" in name else 0.0, std=1.0 if "embed" in name else 0.2)
-    return module
-
-
-@pytest.fixture(scope="session")
-def kolors_base(tmp_path_factory, sdxl_base, glm_tokenizer, random_sdxl_unet):
-    """The folder of a random Kolors; nobody writes in it."""
-    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
-
-    folder = tmp_path_factory.mktemp("kolors") / "base"
-    glm = 6 * 256 + 32
-    unet = random_sdxl_unet(
-        encoder_hid_dim=32, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=glm
-    )
-    KolorsPipeline(
-        vae=AutoencoderKL.from_pretrained(sdxl_base / "vae"),
-        text_encoder=random_glm(),
-        tokenizer=ChatGLMTokenizer(str(glm_tokenizer / "tokenizer.model")),
-        unet=unet,
-        scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
-    ).save_pretrained(folder)
-    return folder

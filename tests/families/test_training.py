@@ -16,7 +16,10 @@ from trainer_core.lora_file.lora import Target
 from trainer_core.sampler import load_for_sampling
 
 PIPELINES = {"sdxl": StableDiffusionXLPipeline, "kolors": KolorsPipeline}
-PREFIXES = {"sdxl": ("lora_unet_input_", "lora_unet_middle_", "lora_unet_output_"), "kolors": ("lora_unet_",)}
+BLOCKS = {
+    "sdxl": ("input_blocks", "middle_block", "output_blocks"),
+    "kolors": ("down_blocks", "mid_block", "up_blocks"),
+}
 SAID = {
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
     "kolors": ("kolors", "kolors-v1/lora"),
@@ -78,13 +81,15 @@ def drawn_by_diffusers(family, folder, file, predict, count):
     return predict(model)
 
 
-@pytest.mark.parametrize(("targets", "count"), [("attention", 64), ("attention+ff", 80)])
+@pytest.mark.parametrize(("targets", "count"), [("attention", 64), ("all", None)])
 def test_the_file_loads_whole_in_diffusers_and_gives_the_same_prediction(
     train, settings, family, folder, predict, targets, count, tmp_path
 ):
     result, _ = train({**settings, "optimizer.learning_rate": 0.02, "adapter.targets": [targets]})
     tensors = load_file(result.lora)
-    assert len(tensors) == 3 * count and all(key.startswith(PREFIXES[family]) for key in tensors)
+    count = count or len(tensors) // 3
+    assert len(tensors) == 3 * count >= 3 * 64
+    assert all(any(key.startswith(f"lora_unet_{name}") for name in BLOCKS[family]) for key in tensors if "attn1" in key)
     with safe_open(result.lora, "pt") as file:
         said = file.metadata()
     assert (said["ss_base_model_version"], said["modelspec.architecture"]) == SAID[family]

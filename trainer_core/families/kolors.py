@@ -31,6 +31,8 @@ class Kolors(UNetFamily):
     schedule = SCHEDULE
     conditioned_on = ("text", "pooled")
     sized = True
+    # diffusers, the only other program that loads its files, has no kohya names for these layers.
+    targets = UNetFamily.targets | {"all": r"(?!add_embedding\.|encoder_hid_proj$).*"}
     text_parts = ("text_encoder",)
     tokenizers = {"tokenizer": (("tokenizer.model",),)}
 

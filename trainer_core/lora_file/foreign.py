@@ -113,6 +113,9 @@ def guess_family(shapes: Shapes) -> str | None:
     return "Stable Diffusion XL" if "lora_te2_" in text or "text_encoder_2." in text else None
 
 
+STANDARD = {"sd15": "Stable Diffusion 1.x", "sdxl": "Stable Diffusion XL", "kolors": "Kolors"}
+"""The families that train here, as `guess_family` calls them."""
+
 _INPUTS = ("down", "hada_w1_b", "lokr_w1", "lokr_w1_b")
 """Parts whose second axis is the weight's inputs, or (LoKr's) a factor of them."""
 

@@ -107,7 +107,9 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
     halves = {key: split for key in header.tensors if (split := split_key(key))}
     modules = dict.fromkeys(name for name, part in halves.values() if part != "alpha")
     others = other_methods(header.tensors)
-    family = guess_family(shapes) or family_told(header.metadata)
+    family, told = guess_family(shapes), family_told(header.metadata)
+    if family is None or (family, told) == ("Stable Diffusion XL", "Kolors"):
+        family = told
     found = Inspection(
         path=str(path),
         size=header.file_size,

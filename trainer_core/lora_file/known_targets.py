@@ -20,7 +20,16 @@ _SDXL_UNET = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
-_UNETS = {"Stable Diffusion 1.x": {"cross_attention_dim": 768}, "Stable Diffusion XL": _SDXL_UNET}
+_KOLORS_UNET = _SDXL_UNET | {
+    "encoder_hid_dim": 4096,
+    "encoder_hid_dim_type": "text_proj",
+    "projection_class_embeddings_input_dim": 5632,
+}
+_UNETS = {
+    "Stable Diffusion 1.x": {"cross_attention_dim": 768},
+    "Stable Diffusion XL": _SDXL_UNET,
+    "Kolors": _KOLORS_UNET,
+}
 
 
 @functools.cache
@@ -39,12 +48,11 @@ def standard_target(family: str) -> Target | None:
     if family not in _UNETS:
         return None
     with torch.device("meta"):
-        parts = {
-            "unet": UNet2DConditionModel(**_UNETS[family]),
-            "text_encoder": CLIPTextModel(
+        parts = {"unet": UNet2DConditionModel(**_UNETS[family])}
+        if family != "Kolors":  # no file has weights for its text encoder
+            parts["text_encoder"] = CLIPTextModel(
                 CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-            ),
-        }
+            )
         if family == "Stable Diffusion XL":
             parts["text_encoder_2"] = CLIPTextModelWithProjection(
                 CLIPTextConfig(

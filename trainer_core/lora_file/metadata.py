@@ -197,11 +197,11 @@ def parsed(text: str) -> Any:
 def family_told(metadata: Mapping[str, str]) -> str | None:
     """The model family, as `foreign.guess_family` names it, that a file says it is of.
 
-    For kinds whose shapes do not tell it, such as OFT.
+    For kinds whose shapes do not tell it, such as OFT, and for Kolors, whose shapes are Stable Diffusion XL's.
     """
     if metadata.get("ss_sd_model_name") == "scion-tiny":
         return "scion-tiny"
-    families = {"sd_v1": "Stable Diffusion 1.x", "sdxl_base_v1-0": "Stable Diffusion XL"}
+    families = {"sd_v1": "Stable Diffusion 1.x", "sdxl_base_v1-0": "Stable Diffusion XL", "kolors": "Kolors"}
     return families.get(metadata.get("ss_base_model_version", ""))
 
 

@@ -1,0 +1,31 @@
+"""docs/families.md says what the code does."""
+
+import re
+from pathlib import Path
+
+from trainer_core import families_page
+from trainer_core.families.registry import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_the_one_that_the_code_makes():
+    written = families_page.PAGE.read_text(encoding="utf-8")
+    assert "| **Kolors** (`kolors`) |" in written and written == families_page.for_page(written)
+
+
+def test_the_models_that_train_in_the_graph_are_those_that_it_names():
+    """Read as text: what is imported there is the host's."""
+    written = (ROOT / "nodes" / "host" / "weights.py").read_text(encoding="utf-8")
+    known = re.findall(r'": "(\w+)"', re.search(r"^FAMILIES = (\{.*?\})", written, re.M | re.S)[1])
+    assert sorted(known) == sorted(name for name, how in families_page.IN_THE_GRAPH.items() if how == "a MODEL")
+    assert list(families_page.IN_THE_GRAPH) == list(FAMILIES) == list(families_page.ENCODERS)
+
+
+def test_who_loads_a_familys_files():
+    loaded = {name: families_page.loaded_by(family) for name, family in FAMILIES.items()}
+    assert loaded == {
+        "sd15": ["ComfyUI", "diffusers", "sd-scripts"],
+        "sdxl": ["ComfyUI", "diffusers", "sd-scripts"],
+        "kolors": ["diffusers"],
+    }

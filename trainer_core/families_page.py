@@ -1,0 +1,118 @@
+"""The tables in docs/families.md, made from the families' code: `python -m trainer_core.families_page`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .adapters.lora_config import LoRAConfig
+from .families.registry import FAMILIES, PIPELINES
+from .families.unet import UNetFamily
+from .lora_file.dialects import DIALECTS, module_keys
+from .lora_file.foreign import STANDARD
+from .lora_file.known_targets import standard_target
+from .lora_file.readers import reader_reports
+
+PAGE = Path(__file__).parent.parent / "docs" / "families.md"
+
+ENCODERS = {
+    "sd15": "CLIP-L, last layer; captions of any length, in windows of 75 tokens",
+    "sdxl": "CLIP-L and CLIP-G side by side, the layer before the last, and CLIP-G's pooled state; windows too",
+    "kolors": "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English",
+}
+IN_THE_GRAPH = {"sd15": "a MODEL", "sdxl": "a MODEL", "kolors": "a TRAINING_MODEL"}
+"""How Train LoRA is given a base; all can be given as a TRAINING_MODEL."""
+
+BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
+TABLE = (
+    "family",
+    "sources",
+    "in the graph",
+    "text encoders",
+    "objective",
+    "default targets",
+    "keys of its LoRA files",
+    "loaded in full by",
+)
+
+
+def for_page(page: str) -> str:
+    """
+    Args:
+        page: its text.
+
+    Returns:
+        The text with its tables made anew.
+    """
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + tables() + END + rest.partition(END)[2]
+
+
+def tables() -> str:
+    text = f"| {' | '.join(TABLE)} |\n|{'---|' * len(TABLE)}\n"
+    for name, family in FAMILIES.items():
+        cells = [
+            f"**{family.title}** (`{name}`)",
+            _sources(family),
+            IN_THE_GRAPH[name],
+            ENCODERS[name],
+            _objective(family),
+            f"`{', '.join(LoRAConfig().targets)}`",
+            f"`{family.default_dialect}`: `{_example(family)}`",
+            ", ".join(loaded_by(family)),
+        ]
+        text += f"| {' | '.join(cells)} |\n"
+    text += "\n| preset of `adapter.targets` | modules |\n|---|---|\n"
+    return text + "".join(f"| {named} | `{pattern}` |\n" for named, pattern in _presets())
+
+
+def _presets() -> Iterator[tuple[str, str]]:
+    """Those that all families share, and those that one has otherwise."""
+    for preset, usual in UNetFamily.targets.items():
+        yield f"`{preset}`", usual.replace("|", "\\|")
+        for family in FAMILIES.values():
+            if family.targets[preset] != usual:
+                yield f"`{preset}` of {family.title}", family.targets[preset].replace("|", "\\|")
+
+
+def loaded_by(family: UNetFamily) -> list[str]:
+    """The programs that load every module of a LoRA on the default targets, in the family's own dialect."""
+    return [report.reader for report in reader_reports(_default_file(family), _target(family)) if report.complete]
+
+
+def _target(family: UNetFamily):
+    return standard_target(STANDARD[family.name])
+
+
+def _default_file(family: UNetFamily) -> dict[str, torch.Tensor]:
+    """The tensors of such a file, without numbers."""
+    target, form, tensors = _target(family), DIALECTS[family.default_dialect], {}
+    (preset,) = LoRAConfig().targets
+    for (component, path), key in module_keys(family.default_dialect, target).items():
+        if component == family.component and re.fullmatch(family.targets[preset], path):
+            outputs, *inputs = target.modules[component][path]
+            tensors[key + form.down] = torch.empty(4, *inputs, device="meta")
+            tensors[key + form.up] = torch.empty(outputs, 4, *[1] * (len(inputs) - 1), device="meta")
+            tensors[f"{key}.alpha"] = torch.tensor(4.0)
+    return tensors
+
+
+def _example(family: UNetFamily) -> str:
+    return next(iter(_default_file(family))).split("_transformer_")[0] + "_…"
+
+
+def _sources(family: UNetFamily) -> str:
+    pipeline = next(name for name, known in PIPELINES.items() if known == family.name)
+    file = ", single file" if type(family)._read_file is not UNetFamily._read_file else ""
+    return f"diffusers folder (`{pipeline}`){file}"
+
+
+def _objective(family: UNetFamily) -> str:
+    told = family.schedule
+    schedule = f"{told['num_train_timesteps']:,} timesteps, β {told['beta_start']} to {told['beta_end']}"
+    return f"epsilon or v, as its scheduler says; usually {told['prediction_type']}, {schedule}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(for_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
