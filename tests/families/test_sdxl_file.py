@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from trainer_core.errors import BadInput
-from trainer_core.families import registry
+from trainer_core.families import registry, sd_checkpoint
+from trainer_core.lora_file.known_targets import standard_target
+from trainer_core.lora_file.unet_names import ldm_names
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,18 @@ def test_clips_own_tokenizers_pad_as_they_were_released(folder):
     first, second = (folder.encoder.texts[name].windows("a cat")[0] for name in ("te1", "te2"))
     assert first[:4] == second[:4] == [49406, 320, 2368, 49407]
     assert set(first[4:]) == {49407} and set(second[4:]) == {0}
+
+
+def test_the_released_models_shape_is_read_off_its_weights():
+    target = standard_target("Stable Diffusion XL")
+    with torch.device("meta"):
+        released = UNet2DConditionModel(**target.unet_config)
+    weights = released.state_dict()
+    names = ldm_names(target.unet_config, {key.rpartition(".")[0] for key in weights})
+    original = {f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in weights.items()}
+    config, renamed = sd_checkpoint.unet_of(original, sd_checkpoint.STABLE_DIFFUSION_XL, "the released one")
+    assert {key: value.shape for key, value in renamed.items()} == {key: value.shape for key, value in weights.items()}
+    read = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    same = ("down_block_types", "transformer_layers_per_block", "attention_head_dim", "use_linear_projection")
+    assert {key: read[key] for key in same} == {key: target.unet_config[key] for key in same}
+    assert read["projection_class_embeddings_input_dim"] == 2816 and read["sample_size"] == 128

@@ -91,7 +91,7 @@ def encoding(recipe, model: Model, dataset: Dataset, precision: str, device: tor
     if isinstance(vae, nn.Module):  # a host's is no module, and finds a way of its own where memory is short
         try:
             bucket = max(dataset.bucket_counts, key=lambda bucket: bucket.width * bucket.height)
-            held = sum(_weight(part) for part in (vae, *model.encoder.text_encoders.values()))
+            held = sum(map(_weight, model.encoder.modules))
             base = _weight(model.denoiser) if device.type == "cpu" else 0
 
             def takes(scale: float = 1.0, base: int = base) -> int:

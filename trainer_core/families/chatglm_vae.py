@@ -32,11 +32,9 @@ class ChatGlmVaeEncoder(PictureEncoder):
         weights = sampled_hash(vae.state_dict(), text_encoder.state_dict())
         self.identity = hash_of(weights, self.vae_settings, settings, LENGTH, tokenizer.get_vocab())
 
-    def to(self, device: torch.device | str) -> "ChatGlmVaeEncoder":
-        for part in (self.vae, self.text_encoder):
-            if isinstance(part, nn.Module):
-                part.to(device)
-        return self
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.vae] if self.text_encoder is None else [self.vae, self.text_encoder]
 
     def forget_text(self) -> None:
         self.text_encoder = None

@@ -40,10 +40,9 @@ class ClipVaeEncoder(PictureEncoder):
     def text_encoders(self) -> dict[str, nn.Module]:
         return {name: text.model for name, text in self.texts.items()}
 
-    def to(self, device: torch.device | str) -> "ClipVaeEncoder":
-        for part in (self.vae, *self.text_encoders.values()):
-            part.to(device)
-        return self
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.vae, *self.text_encoders.values()]
 
     def forget_text(self) -> None:
         self.encode_captions([])  # so that the empty caption, by which others are continued, is there

@@ -1,7 +1,10 @@
 """Pictures through an AutoencoderKL: to latents, scaled as its denoiser expects them, and back."""
 
+from typing import Self
+
 import torch
 from diffusers import AutoencoderKL
+from torch import nn
 
 
 class PictureEncoder:
@@ -10,6 +13,16 @@ class PictureEncoder:
     def __init__(self, vae: AutoencoderKL):
         self.vae = vae
         self.pixel_step = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All that it encodes with."""
+        return [self.vae]
+
+    def to(self, device: torch.device | str) -> Self:
+        for module in self.modules:
+            module.to(device)
+        return self
 
     @property
     def device(self) -> torch.device:
