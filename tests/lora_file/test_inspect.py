@@ -50,6 +50,23 @@ def test_a_foreign_sd15_file_is_recognised_and_tried_on_the_standard_model(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("version", "family", "readers"),
+    [
+        ("kolors", "Kolors", [("diffusers", 1)]),
+        ("sdxl_base_v1-0", "Stable Diffusion XL", [("ComfyUI", 1), ("diffusers", 1), ("sd-scripts", 0)]),
+        ("", "Stable Diffusion XL", [("ComfyUI", 1), ("diffusers", 1), ("sd-scripts", 0)]),
+    ],
+)
+def test_kolors_is_told_from_sdxl_by_what_the_file_says(tmp_path, version, family, readers):
+    name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{name}.lora_down.weight": torch.ones(4, 2048), f"{name}.lora_up.weight": torch.ones(640, 4)}
+    write_tensors(tmp_path / "lora", tensors, {"ss_base_model_version": version})
+    found = inspect_file(tmp_path / "lora")
+    assert found.family == family
+    assert [(report.reader, report.loaded) for report in found.readers] == readers
+
+
+@pytest.mark.parametrize(
     ("ending", "kind"),
     [("a1.weight", "GLoRA"), ("oft_R.weight", "OFT as peft stores it"), ("diff", "full weight differences")],
 )
