@@ -56,9 +56,11 @@ class SampleTrainingModel(io.ComfyNode):
         memory.release()
         watch = running.Watch(cls.hidden.unique_id, "Step")
         with memory.ours(), said_of_widgets(WIDGETS):
-            loaded = sampler.load_for_sampling(model.base, lora, strength, str(memory.device()))
+            told = config.prompts, config.negative
+            loaded, entries = sampler.load_with_prompts(model.base, lora, *told, strength, str(memory.device()))
             size = config.width or loaded.resolution, config.height or loaded.resolution
-            pictures = sampling.draw(loaded, config.prompts, config, *size, should_stop=running.cancelled, watch=watch)
+            drawing = {"entries": entries, "should_stop": running.cancelled, "watch": watch}
+            pictures = sampling.draw(loaded, config.prompts, config, *size, **drawing)
         if pictures is None:
             running.end()
         return io.NodeOutput(pictures)

@@ -114,7 +114,7 @@ def sample(given: Namespace) -> int:
     from .engine import sampling
     from .engine.charts import save_png, to_image
     from .engine.preview_config import PreviewConfig
-    from .sampler import load_for_sampling
+    from .sampler import load_with_prompts
 
     shared = {name: getattr(given, name, None) for name in options.options_of(PreviewConfig)}
     config = PreviewConfig(**{name: value for name, value in shared.items() if value is not None})
@@ -124,9 +124,10 @@ def sample(given: Namespace) -> int:
     paths = _picture_paths(given, config.seed)
     _fetch(given, given.base)
     try:
-        model = load_for_sampling(given.base, given.lora, given.strength, given.device, given.precision)
+        told = given.prompt, config.negative
+        model, entries = load_with_prompts(given.base, given.lora, *told, given.strength, given.device, given.precision)
         size = config.width or model.resolution, config.height or model.resolution
-        pictures = sampling.draw(model, given.prompt, config, *size)
+        pictures = sampling.draw(model, given.prompt, config, *size, entries=entries)
     except BadInput as error:
         # Here the settings are words of the command line.
         raise BadInput(*(re.sub(r"^(preview|run)\.", "--", problem) for problem in error.problems)) from None

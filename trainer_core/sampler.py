@@ -6,10 +6,13 @@ import torch
 
 from .adapters import lora
 from .engine.device import PRECISIONS, pick_device, pick_precision
-from .families.base import Model
+from .families.base import Conditioning, Model
 from .families.registry import load
 from .lora_file.dialects import lora_from_tensors, read_lora
 from .lora_file.lora import Target
+
+Entries = tuple[list[Conditioning], Conditioning]
+"""Encoded prompts, and the encoded negative prompt."""
 
 
 def load_for_sampling(
@@ -28,7 +31,36 @@ def load_for_sampling(
         BadInput: the base or the file cannot be used, or the file is of another model.
     """
     place = pick_device(device)
-    model = load(base, PRECISIONS[pick_precision(precision, place)])
+    model = _loaded(base, adapter, strength, PRECISIONS[pick_precision(precision, place)])
+    model.denoiser.to(place)
+    model.encoder.to(place)
+    return model
+
+
+def load_with_prompts(
+    base: str,
+    adapter: str | Mapping[str, torch.Tensor] | None,
+    prompts: list[str],
+    negative: str,
+    strength: float = 1.0,
+    device: str = "auto",
+    precision: str = "auto",
+) -> tuple[Model, Entries]:
+    """The same, and the prompts and the negative prompt encoded.
+
+    The text encoders are gone then: the device never holds them beside the denoiser, of which Kolors' is the smaller.
+    """
+    place = pick_device(device)
+    model = _loaded(base, adapter, strength, PRECISIONS[pick_precision(precision, place)])
+    model.encoder.to(place)
+    entries = model.encoder.encode_captions(prompts), model.encoder.encode_captions([negative])[0]
+    model.encoder.forget_text()
+    model.denoiser.to(place)
+    return model, entries
+
+
+def _loaded(base: str, adapter: str | Mapping[str, torch.Tensor] | None, strength: float, dtype: torch.dtype) -> Model:
+    model = load(base, dtype)
     if adapter:
         parts = model.components
         target = Target.of(**parts)
@@ -36,6 +68,4 @@ def load_for_sampling(
         for component, weights in read.items():
             if weights:
                 lora.apply(parts[component], weights, strength)
-    model.denoiser.to(place)
-    model.encoder.to(place)
     return model

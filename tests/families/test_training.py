@@ -8,12 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
-from trainer_core.engine import objective
+from trainer_core.engine import objective, sampling
 from trainer_core.engine.objective_config import ObjectiveConfig
+from trainer_core.engine.preview_config import PreviewConfig
 from trainer_core.families import registry
 from trainer_core.lora_file.inspect import inspect_file
 from trainer_core.lora_file.lora import Target
-from trainer_core.sampler import load_for_sampling
+from trainer_core.sampler import load_for_sampling, load_with_prompts
 
 PIPELINES = {"sdxl": StableDiffusionXLPipeline, "kolors": KolorsPipeline}
 BLOCKS = {
@@ -159,3 +160,12 @@ def test_the_command_line_draws_with_it(train, settings, scion, folder, tmp_path
     words = ["--base", folder, "--lora", result.lora, "--prompt", "a ring", "--steps", 1, "--out", tmp_path / "a.png"]
     code, said, _ = scion("sample", *words, "--width", 64, "--height", 64, "--device", "cpu")
     assert code == 0 and (tmp_path / "a.png").is_file(), said
+
+
+def test_text_encoders_are_gone_before_it_draws(folder):
+    model, (told, negative) = load_with_prompts(str(folder), None, ["a ring", "cross"], "blurry", device="cpu")
+    assert len(model.encoder.modules) == 1 and len(told) == 2
+    config = PreviewConfig(steps=1, negative="blurry")
+    drawn = sampling.draw(model, ["a ring", "cross"], config, 64, 64, entries=(told, negative))
+    whole = sampling.draw(load_for_sampling(str(folder), None, device="cpu"), ["a ring", "cross"], config, 64, 64)
+    assert torch.equal(drawn, whole)
