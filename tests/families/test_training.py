@@ -11,6 +11,7 @@ from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine import objective, sampling
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.engine.preview_config import PreviewConfig
+from trainer_core.errors import BadInput
 from trainer_core.families import registry
 from trainer_core.lora_file.inspect import inspect_file
 from trainer_core.lora_file.lora import Target
@@ -169,3 +170,13 @@ def test_text_encoders_are_gone_before_it_draws(folder):
     drawn = sampling.draw(model, ["a ring", "cross"], config, 64, 64, entries=(told, negative))
     whole = sampling.draw(load_for_sampling(str(folder), None, device="cpu"), ["a ring", "cross"], config, 64, 64)
     assert torch.equal(drawn, whole)
+
+
+@pytest.mark.parametrize("family", ["sdxl"], indirect=True)
+def test_keys_that_diffusers_would_leave_out_are_refused_before_the_training(train, settings, tmp_path):
+    asked = {**settings, "output.dialect": "kohya", "adapter.targets": ["all"]}
+    with pytest.raises(BadInput, match=r"output.dialect: 'kohya', .*load in diffusers; not: lora_unet_add_embedding"):
+        train(asked)
+    assert not list((tmp_path / "run").glob("*"))
+    result, _ = train({**asked, "adapter.targets": ["attention"]})
+    assert result.status == "finished"

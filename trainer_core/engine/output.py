@@ -14,6 +14,7 @@ from .device import MIXED
 from .output_config import RESERVED
 
 if TYPE_CHECKING:
+    from ..families.base import Model
     from .trainer import Trainer
 
 
@@ -32,6 +33,12 @@ def file_name(recipe) -> str:
     folder = Path(paths[0]).name if paths else ""
     name = re.sub(r"[^\w.-]+", "-", folder)[:LONGEST].strip("-. ") or "lora"
     return f"{name}-lora" if name.lower() in RESERVED else name
+
+
+def dialect(recipe, model: "Model") -> str:
+    """How the keys of its LoRA file are named."""
+    chosen = recipe.output.dialect
+    return model.family.default_dialect if chosen == "auto" else chosen
 
 
 def settings(recipe) -> dict[str, str]:

@@ -21,6 +21,7 @@ from ..families.sources import BUILT_IN, resolve
 from ..files import write_json
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import ModuleWeights, Target, module_shapes
+from ..lora_file.save import check_dialect
 from ..recipe import Recipe
 from . import checkpoints, memory_advice, optimizers, parameter_groups
 from .advice import CommandLine
@@ -29,7 +30,7 @@ from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
 from .failures import is_out_of_memory
 from .isolation import isolated
 from .metrics import MetricsFile
-from .output import file_name, is_as_asked, preview_settings, settings
+from .output import dialect, file_name, is_as_asked, preview_settings, settings
 from .requests import FINISH, Requests
 from .run_folder import RunFolder, RunState, free_name
 from .sampling import check_size
@@ -125,19 +126,16 @@ class _Run:
                 model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
         paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        if self.recipe.adapter.kind == "lora":
+            component = model.family.component
+            check_dialect(dialect(self.recipe, model), component, paths, Target.of(**{component: model.denoiser}))
         narrow = lora.check_rank(model.denoiser, self.recipe.adapter, paths)
         if narrow:
             self._warn(narrow)
         parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
         start = self._start_from(model, paths)
-        dataset = Dataset(
-            scan.items,
-            self.recipe.dataset,
-            self.recipe.run.seed,
-            model.encoder.pixel_step,
-            model.resolution,
-            model.family.sized,
-        )
+        told = model.encoder.pixel_step, model.resolution, model.family.sized
+        dataset = Dataset(scan.items, self.recipe.dataset, self.recipe.run.seed, *told)
         self.audience.on(Scanned(report_lines(scan, dataset)))
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
         result = self._run(fingerprint, model, dataset, scan, paths, start)

@@ -18,7 +18,7 @@ from .advice import CommandLine
 from .best import Best
 from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
 from .failures import Diverged, is_out_of_memory
-from .output import file_name, metadata, preview_settings, settings
+from .output import dialect, file_name, metadata, preview_settings, settings
 from .output_config import DTYPES
 from .requests import CHECKPOINT, SAMPLE, Requests
 from .run_folder import RunFolder, RunState
@@ -256,13 +256,13 @@ class Session:
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
         target = Target.of(**{model.family.component: model.denoiser})
         return save_lora(
-            path, {model.family.component: weights}, self._dialect, DTYPES[recipe.output.dtype], said, target
+            path,
+            {model.family.component: weights},
+            dialect(self.recipe, self.model),
+            DTYPES[recipe.output.dtype],
+            said,
+            target,
         )
-
-    @property
-    def _dialect(self) -> str:
-        chosen = self.recipe.output.dialect
-        return self.model.family.default_dialect if chosen == "auto" else chosen
 
     def _write(self) -> list[str]:
         """The LoRA file of the trainer's present step, and the loss plot; who loads the file."""
@@ -307,7 +307,7 @@ class Session:
         )
         if self._saved_step and lora_file.is_file():
             start["adapter.start_from"] = f'"{lora_file}"'
-            if not DIALECTS[self._dialect].keeps_alpha and adapter.scale != 1:
+            if not DIALECTS[dialect(self.recipe, self.model)].keeps_alpha and adapter.scale != 1:
                 # The file's B has taken in what alpha said.
                 start["adapter.alpha"] = repr(adapter.rank ** (0.5 if adapter.rslora else 1))
         return self.advice.begin_lower(self.folder.recipe, f"{rate:.2g}", start)

@@ -1,6 +1,6 @@
 """Saving a LoRA so that it is known to load: written aside, read back, tried on every reader, and only then named."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from ..errors import BadInput, ScionError
 from .dialects import DIALECTS, lora_from_tensors, lora_to_tensors
 from .hashes import hash_metadata
 from .kinds import kind_in
-from .lora import LoRA, ReaderReport, Target
+from .lora import LoRA, LoraPair, ReaderReport, Target
 from .readers import reader_reports
 from .safe_io import read_tensors, write_tensors
 
@@ -66,6 +66,37 @@ def save_lora(
     return reports
 
 
+def check_dialect(dialect: str, component: str, paths: Iterable[str], target: Target) -> None:
+    """That a LoRA on these modules can be saved: better before the training than after it.
+
+    Args:
+        dialect: one of DIALECTS.
+        component: what the file calls the model that `paths` are in.
+
+    Raises:
+        BadInput: the dialect has no names for them, or a reader that it is for would leave some out.
+    """
+    shapes, pairs = target.modules[component], {}
+    for path in paths:
+        outputs, *inputs = shapes[path]
+        pairs[path] = LoraPair(torch.zeros(1, *inputs), torch.zeros(outputs, 1, *[1] * (len(inputs) - 1)), 1.0)
+    failed = _left_out(lora_to_tensors({component: pairs}, dialect, target), dialect, "lora", target)[1]
+    if failed:
+        told = "; ".join(report.line() for report in failed)
+        raise BadInput(
+            f"output.dialect: {dialect!r}, but of the modules to train {told}. "
+            "Choose another dialect, or leave the modules that do not load out of adapter.targets"
+        )
+
+
+def _left_out(
+    tensors: Mapping[str, torch.Tensor], dialect: str, kind: str, target: Target
+) -> tuple[list[ReaderReport], list[ReaderReport]]:
+    """The readers' reports, and of them those of readers that the dialect is for and that leave something out."""
+    reports, required = reader_reports(tensors, target), DIALECTS[dialect].required(kind)
+    return reports, [report for report in reports if report.reader in required and not report.complete]
+
+
 def _checked(
     written: Path,
     tensors: Mapping[str, torch.Tensor],
@@ -83,9 +114,8 @@ def _checked(
     same = read.keys() == tensors.keys() and all(torch.equal(read[key], tensors[key]) for key in read)
     if not same or read_metadata != dict(metadata):
         raise ScionError(f"{path}: not saved: it does not read back as it was written. Check the disk.")
-    required = DIALECTS[dialect].required(kind_in(lora_from_tensors(read, target, read_metadata, str(path))))
-    reports = reader_reports(read, target)
-    failed = [report for report in reports if report.reader in required and not report.complete]
+    kind = kind_in(lora_from_tensors(read, target, read_metadata, str(path)))
+    reports, failed = _left_out(read, dialect, kind, target)
     if failed:
         raise ScionError(
             f"{path}: not saved: {'; '.join(report.line() for report in failed)}. Choose another dialect, or leave the "
