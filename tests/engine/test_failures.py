@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from trainer_core import cli, commands, recipe
 from trainer_core.engine import checkpoints, memory_advice, run
 from trainer_core.engine.events import Started, Steps, Warned
+from trainer_core.engine.run_folder import RunFolder
 from trainer_core.errors import BadInput, ScionError
 from trainer_core.families.clip_vae import ClipVaeEncoder
 
@@ -57,6 +58,18 @@ def test_bad_input_in_the_middle_of_training_is_a_failure_because_things_were_wr
         run.train(asked, tmp_path / "run", [thief])
     assert not isinstance(caught.value, BadInput)
     assert "Kept: step" in caught.value.__notes__[0]
+
+
+def test_a_run_remembers_what_it_failed_of_until_it_goes_on(vanishing, pictures, tmp_path):
+    asked, thief = vanishing
+    with pytest.raises(ScionError) as caught:
+        run.train(asked, tmp_path / "run", [thief])
+    folder = RunFolder(tmp_path / "run")
+    assert folder.state().failure == "\n".join([str(caught.value), *caught.value.__notes__])
+    for path in pictures.iterdir():
+        shutil.copy2(path, thief.folder)
+    run.train(asked, tmp_path / "run")
+    assert (folder.state().status, folder.state().failure) == ("finished", "")
 
 
 def test_the_command_line_tells_it_with_what_was_kept_and_exit_code_1(vanishing, tmp_path, monkeypatch, capsys):

@@ -306,9 +306,9 @@ def test_the_file_says_which_class_optimised(train):
 
 
 @pytest.mark.parametrize(
-    "name, rate, lower", [("adamw", 3e-4, 1e-4), ("adamw", 1.0, 1e-3), ("prodigy", 1.0, 1 / 3), ("prodigy", 0.2, 0.1)]
+    "name, rate, lower", [("adamw", 3e-4, 1e-4), ("adamw", 1.0, 1e-4), ("prodigy", 1.0, 1 / 3), ("prodigy", 0.2, 0.1)]
 )
-def test_the_rate_to_try_after_a_divergence_is_a_third_and_one_that_is_allowed(name, rate, lower):
+def test_the_rate_to_try_after_a_divergence_is_a_third_or_what_is_usual(name, rate, lower):
     config = OptimizerConfig(name=name, learning_rate=rate)
     assert config.lower_rate == pytest.approx(lower)
     assert OptimizerConfig(name=name, learning_rate=config.lower_rate).problems("optimizer") == []

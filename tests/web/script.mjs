@@ -61,6 +61,7 @@ export function history(run, upto, total = 1200, more = {}) {
     status: "stopped",
     early: false,
     by_hand: false,
+    failure: "",
     active: false,
     step: upto,
     total,

@@ -43,6 +43,7 @@ const history = (run, more = {}) => ({
   run,
   status: "stopped",
   early: false,
+  failure: "",
   active: false,
   step: 3,
   total: 100,
@@ -149,6 +150,14 @@ test("a prompt that fails before it trains leaves no node working", async () => 
   assert.equal(view.live, true);
   server.tell("execution_error", { prompt_id: "p1", exception_message: "no VAE" });
   assert.deepEqual([view.live, view.status, view.message], [false, "failed", "no VAE"]);
+});
+
+test("what a run failed of is known from its history, too", async () => {
+  const failure = "step 3: not finite\nBegin anew";
+  const { store } = await begun((server) => (server.histories.a = history("a", { failure })));
+  const view = store.open("a");
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual([view.status, view.message], ["failed", failure]);
 });
 
 test("the workflow of a prompt is asked once", async () => {

@@ -15,6 +15,7 @@ POLYNOMIAL_END = 1e-7
 """Where diffusers' polynomial schedule ends, whatever the rate that it begins with."""
 SANE_RATE = 1e-3
 """AdamW's for LoRAs lie between 1e-5 and this."""
+USUAL_RATE = 1e-4
 LOWEST_FACTOR = 0.1
 """Below this a learning rate is meant as one, not as the factor that an optimiser takes which finds its own."""
 OURS = {
@@ -194,7 +195,7 @@ class OptimizerConfig:
         """The learning rate to try when a run has diverged."""
         if self.kind.finds_rate:
             return max(self.learning_rate / 3, LOWEST_FACTOR)
-        return min(self.learning_rate / 3, SANE_RATE)
+        return USUAL_RATE if self.is_steep else self.learning_rate / 3
 
     def keywords(self) -> dict[str, Any]:
         """`arguments` as values.

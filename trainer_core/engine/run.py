@@ -305,7 +305,7 @@ class _Run:
             self.requests.ask(FINISH)
         else:
             state.early_end, state.ended_by_hand = 0, False
-        state.status, state.step = "unfinished", trainer.step
+        state.status, state.step, state.failure = "unfinished", trainer.step, ""
         # Before the recipe, which goes on with the run that it finds beside it.
         folder.save_state(state)
         self._write_recipe(folder)

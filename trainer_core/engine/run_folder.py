@@ -40,6 +40,8 @@ class RunState:
     """Whether it finished before them because somebody asked it to; else no validation was better."""
     patient_until: int = 0
     """Where early_stop would have ended the run, and somebody asked for more: it counts anew from there."""
+    failure: str = ""
+    """What ended it, in words for a person, where that was an error; empty once it goes on."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
 

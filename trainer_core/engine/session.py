@@ -29,6 +29,10 @@ Prompts = tuple[list[str], list[Conditioning], Conditioning]
 """Preview prompts, the same encoded, and the encoded negative prompt."""
 
 
+FAILURE_MOST = 4000
+"""Letters of an error that are kept with the run."""
+
+
 class Session:
     def __init__(
         self,
@@ -80,6 +84,8 @@ class Session:
             return self._close(lines)
         except BaseException as error:
             failure = self._kept_and_told(error)
+            if isinstance(failure, Exception):
+                self._note_failure(failure)
             if failure is error:
                 raise
             raise failure from error
@@ -230,6 +236,12 @@ class Session:
         elif kept or changes:
             error.add_note(kept + self.advice.go_on(self.folder.recipe, changes))
         return error
+
+    def _note_failure(self, failure: Exception) -> None:
+        """For who looks at the run later, when the message is long gone."""
+        said = "\n".join([str(failure) or type(failure).__name__, *getattr(failure, "__notes__", [])])
+        self.state.failure = said[:FAILURE_MOST]
+        self._attempt("writing of run.json", self._save_state)
 
     def _go_back(self, step: int) -> None:
         """To the weights of an earlier step: what came after the last checkpoint is done once more, which gives the

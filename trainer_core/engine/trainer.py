@@ -285,8 +285,6 @@ class Trainer:
         patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
         in_a_row = int(self._skipped[1])
         rate = f"{self.recipe.optimizer.learning_rate:g}"
-        if self.recipe.optimizer.is_steep:
-            rate += "; 0.0001 is usual"
         # Weights that are not finite spoil every gradient after them, so that there is no need to look at each step.
         if (in_a_row or ending) and not self._weights_finite():
             broken = Diverged(

@@ -36,6 +36,8 @@ export interface History {
   status: "unfinished" | "stopped" | "finished";
   early: boolean;
   by_hand: boolean;
+  /** What ended it, where that was an error. */
+  failure: string;
   active: boolean;
   step: number;
   total: number;

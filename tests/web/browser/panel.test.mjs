@@ -272,7 +272,7 @@ for (const vue of [false, true]) {
       await world.state({ ...empty, runs: { a: history("a", 140, 1200, { status: "unfinished" }) } });
       await world.drop();
       await until(page, "5", "Unfinished", "140 of 1,200");
-      assert.match(await panelOf(page).locator(".scion-message").innerText(), /Queue the workflow again/);
+      assert.match(await panelOf(page).locator(".scion-message").innerText(), /Press Continue/);
       assert.equal(await panelOf(page).getByRole("button", { name: "Sample now" }).count(), 0);
     });
 

@@ -7,6 +7,17 @@ import { count, t } from "./text.js";
 /** @param {import("../types").Preview} preview */
 const pictures = (preview) => (preview.width && preview.count) || 1;
 
+/**
+ * Which picture of another step is of the same prompt: the prompts may have been changed in between.
+ * @returns {number} -1 where there is none
+ */
+export function partner(shown, other, index) {
+  const prompt = shown.prompts[index];
+  if (prompt === undefined || prompt === other.prompts[index]) return index < pictures(other) ? index : -1;
+  const found = other.prompts.indexOf(prompt);
+  return found < pictures(other) ? found : -1;
+}
+
 /** A dialog over a run's previews. It lives until it is closed. */
 export class PreviewDialog {
   /**
@@ -89,7 +100,7 @@ export class PreviewDialog {
     );
     this._with.value = this._other;
     show(this._sliderLabel, Boolean(other));
-    this._slider.setAttribute("aria-label", t("slider", { step: count(other?.step ?? 0) }));
+    this._slider.setAttribute("aria-label", t("slider", { step: count(Math.min(shown.step, other?.step ?? 0)) }));
     this._share();
     const all = Array.from({ length: pictures(shown) }, (_, i) => this._picture(shown, other, i));
     this._pictures.replaceChildren(...all);
@@ -102,22 +113,22 @@ export class PreviewDialog {
       this._layer(shown, index, (ratio) => (stage.style.aspectRatio = String(ratio))),
     );
     stage.style.aspectRatio = "1";
-    if (other && index < pictures(other)) {
-      const over = this._layer(other, index, () => {});
-      over.classList.add("scion-over");
+    const same = other ? partner(shown, other, index) : -1;
+    if (same >= 0) {
+      const over = this._layer(other, same, () => {});
+      // Time goes from left to right.
+      over.classList.add(other.step < shown.step ? "scion-over" : "scion-after");
+      const steps = [other.step, shown.step].sort((a, b) => a - b);
       stage.append(
         over,
         element("div.scion-edge"),
-        element("span.scion-tag.scion-left", { text: t("atStep", { step: count(other.step) }) }),
-        element("span.scion-tag.scion-right", { text: t("atStep", { step: count(shown.step) }) }),
+        element("span.scion-tag.scion-left", { text: t("atStep", { step: count(steps[0]) }) }),
+        element("span.scion-tag.scion-right", { text: t("atStep", { step: count(steps[1]) }) }),
       );
     }
-    return element(
-      "figure",
-      {},
-      stage,
-      element("figcaption", { text: shown.prompts[index] ?? t("prompt", { number: index + 1 }) }),
-    );
+    const prompt = shown.prompts[index] ?? t("prompt", { number: index + 1 });
+    const without = other && same < 0 ? ` · ${t("notInStep", { step: count(other.step) })}` : "";
+    return element("figure", {}, stage, element("figcaption", { text: prompt + without }));
   }
 
   /** One picture of a strip, in which all of a step stand side by side. */

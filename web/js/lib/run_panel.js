@@ -6,6 +6,8 @@ import { element, setText, show } from "./dom.js";
 import { stateText, stateWord } from "./state.js";
 import { bytes, count, loss, rate, span, speed, t } from "./text.js";
 
+/** Where the browser keeps whether the loss is shown on a logarithmic scale. */
+const LOG = "scion.log";
 export const MIN_HEIGHT = 420;
 /** Twice what is seen: the graph may be enlarged. */
 const THUMBNAIL_HEIGHT = 224;
@@ -44,6 +46,7 @@ export class RunPanel {
       this._point = point;
       this._renderUnder();
     });
+    this._setLog(Boolean(localStorage.getItem(LOG)));
     this.render();
   }
 
@@ -62,7 +65,10 @@ export class RunPanel {
    */
   update(what) {
     const answers = { checkpoint: "checkpoint", preview: "sample", finished: "finish", failed: this._asked, ended: this._asked };
-    if (what && answers[what] === this._asked) this._asked = "";
+    if (what && answers[what] === this._asked) {
+      if (what === "checkpoint") this._tell(t("saidCheckpoint", { step: count(this.view.checkpoints.at(-1)) }), "info");
+      this._asked = "";
+    }
     this._frame ||= requestAnimationFrame(() => {
       this._frame = 0;
       this.render();
@@ -96,21 +102,22 @@ export class RunPanel {
     this._keys = [element("span.scion-key.scion-raw"), element("span.scion-key"), element("span.scion-key.scion-val")];
     this._logButton = element("button.scion-button.scion-small", {
       type: "button",
-      "aria-pressed": "false",
-      on: { click: () => this._switchLog() },
+      on: { click: () => this._setLog(!this._log) },
     });
     const all = document.createDocumentFragment();
     all.append(
       element("div.scion-chart", {}, this._canvas, this._empty),
-      element("div.scion-under", {}, ...this._keys, element("span.scion-space"), this._logButton),
+      element("div.scion-under", {}, element("div.scion-keys", {}, ...this._keys), this._logButton),
     );
     return all;
   }
 
-  _switchLog() {
-    const log = this._logButton.getAttribute("aria-pressed") !== "true";
+  /** @param {boolean} log kept for all panels of this browser */
+  _setLog(log) {
+    this._log = log;
     this._logButton.setAttribute("aria-pressed", String(log));
     this._chart.log = log;
+    localStorage.setItem(LOG, log ? "1" : "");
   }
 
   _buildFigures() {
@@ -153,10 +160,9 @@ export class RunPanel {
     const { view } = this;
     try {
       await this._routes.goOn(view.run);
-      view.early = false;
-      view.status = "stopped";
-      this._tell(t("saidGoOn", { step: count(view.step), total: count(view.total) }), "info");
       await this._queue();
+      Object.assign(view, { early: false, status: "waiting", message: "" });
+      this._tell(t("saidGoOn", { step: count(view.step) }), "info");
     } catch (error) {
       this._tell(error.message, "error");
     }
@@ -194,13 +200,14 @@ export class RunPanel {
     const said = view ? [...remarks(view), view.message, ...view.warnings].filter(Boolean).join("\n") : "";
     show(this._message, Boolean(said));
     setText(this._message, said);
+    this._message.classList.toggle("scion-long", view?.status === "failed");
   }
 
   _renderChart() {
     const { view } = this;
     const some = Boolean(view?.series.length);
     show(this._empty, !some);
-    setText(this._empty, !view ? t("none") : view.live ? t("chartEmpty") : t(view.status === "gone" ? "goneHint" : "noLoss"));
+    setText(this._empty, !view ? t("none") : view.live ? t("chartEmpty") : t("noLoss"));
     this._canvas.setAttribute("aria-label", t("chart", { said: this._summary() }));
     const key = JSON.stringify([view?.run, view?.total, view?.validation, view?.best]);
     if (this._drawn.version === view?.series.version && this._drawn.key === key) return;
@@ -302,7 +309,8 @@ export class RunPanel {
     }
     setText(this._goOn, t("goOn"));
     this._goOn.title = t("goOnTip");
-    show(this._goOn, Boolean(view && !trains && view.early && view.run));
+    const ended = view && (view.early || ["stopped", "unfinished"].includes(view.status));
+    show(this._goOn, Boolean(ended && !trains && view.run));
   }
 }
 
@@ -312,6 +320,7 @@ export class RunPanel {
  */
 function remarks({ live, status, early, byHand, trained, best }) {
   if (live) return [];
+  if (status === "gone") return [t("goneHint")];
   if (["stopped", "unfinished"].includes(status)) return [t("queueAgain")];
   const worse = early && !byHand && best && t("noBetter", { step: count(best.step) });
   return status === "finished" ? [worse, !trained && t("finishedBefore")] : [];

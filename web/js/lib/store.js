@@ -196,7 +196,7 @@ export class RunStore {
       history = await this._routes.history(view.run, HISTORY_POINTS);
     } catch (error) {
       if (error.status === 404 && !view.live) {
-        view.status = "gone";
+        Object.assign(view, { status: "gone", message: "", warnings: [] });
         this._runs.delete(view.run);
       } else view.message = String(error.message);
       this._changed(view, "history");
@@ -346,7 +346,8 @@ export function mergeHistory(view, history) {
     return;
   }
   view.step = history.step;
-  if (view.status !== "failed") view.status = history.status;
+  if (history.failure) Object.assign(view, { status: "failed", message: history.failure });
+  else if (view.status !== "failed") view.status = history.status;
   view.early = history.early;
   view.byHand = history.by_hand;
   view.lora = history.lora;
