@@ -2,7 +2,7 @@
 
 `python tests/nodes/help_pages.py` writes locales/en/nodeDefs.json from the schemas, and the lists into every
 web/docs/<node>/<language>.md from the schemas and that language's nodeDefs.json, which is written by hand but for
-English.
+English and for the key at the end of each input's tooltip.
 """
 
 import json
@@ -35,7 +35,7 @@ WORDS = {
     "zh": {
         "inputs": "输入",
         "settings": "设置",
-        "advanced": "“advanced”（高级）中的设置",
+        "advanced": "高级输入",
         "outputs": "输出",
         "default": "默认值：",
         "choices": "可选值：",
@@ -66,6 +66,24 @@ def _texts(node):
         "inputs": inputs,
         "outputs": outputs,
     }
+
+
+def keyed(nodes):
+    """A translation's nodeDefs.json, each input's tooltip with the key at its end by which messages name the input."""
+    return {
+        name: node | {"inputs": {key: _keyed(key, one) for key, one in node["inputs"].items()}}
+        for name, node in nodes.items()
+    }
+
+
+def _keyed(key, text):
+    # On a line of its own: ranges and choices are in brackets, too.
+    return text | {"tooltip": f"{unkeyed(key, text).rstrip('。')}\n（{key}）"}
+
+
+def unkeyed(key, text):
+    """A tooltip without the key at its end."""
+    return text.get("tooltip", "").removesuffix(f"（{key}）").rstrip("\n")
 
 
 def _text(name, tooltip):
@@ -99,7 +117,9 @@ def _sockets(words, heading, sockets, texts):
     for one in sockets:
         text = texts[one.get("key", one["name"])]
         kind = one["kind"].replace(",", words[","]) + (words["optional"] if one.get("optional") else "")
-        lines.append(f"{_called(one['name'], text)}{words['kind'].format(kind)}{words[':']}{text.get('tooltip', '')}")
+        lines.append(
+            f"{_called(one['name'], text)}{words['kind'].format(kind)}{words[':']}{unkeyed(one['name'], text)}"
+        )
     return _list(words[heading], lines)
 
 
@@ -124,7 +144,7 @@ def _default(words, widget):
 
 
 def _told(words, widget, texts):
-    parts = [texts[widget["name"]]["tooltip"].rstrip(".。")]
+    parts = [unkeyed(widget["name"], texts[widget["name"]]).rstrip(".。")]
     if "options" in widget["told"]:
         named = words[","].join(f"`{choice}`" for choice in widget["told"]["options"])
         parts.append(words["choices"] + (words["machine"] if widget["name"] in OF_MACHINE else named))
@@ -162,6 +182,19 @@ def flat(texts, path=""):
     return {k: v for key, one in texts.items() for k, v in flat(one, f"{path}.{key}".strip(".")).items()}
 
 
+SETTING = re.compile(r"\b(?:[a-z]+(?:_[a-z0-9]+)+|(?:adapter|dataset|output|preview|run)\.[a-z_]+)\b")
+
+
+def settings_in(text, called):
+    """Other settings that a text names by their keys (`shuffle_tags`, `dataset.holdout`), with what a page calls each.
+
+    Args:
+        called: by each input's key, what the page calls it on the nodes that have it.
+    """
+    found = {one: called.get(one.replace(".", "_")) or called.get(one.split(".")[-1]) for one in SETTING.findall(text)}
+    return {one: names for one, names in found.items() if names}
+
+
 CODE = re.compile(r"\{[^}]*\}|\[trigger\]|[\w.]+[_/=+][\w+/.=-]*|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.ASCII)
 
 
@@ -189,6 +222,10 @@ def main():
     (ROOT / "locales" / "en" / "nodeDefs.json").write_text(written, encoding="utf-8", newline="\n")
     for language in LANGUAGES:
         texts = texts_of(language)
+        if language != "en":
+            texts = keyed(texts)
+            path = ROOT / "locales" / language / "nodeDefs.json"
+            path.write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n")
         for name, node in described.items():
             page = page_of(name, language)
             made = with_lists(page.read_text(encoding="utf-8"), lists(node, texts[name], language))

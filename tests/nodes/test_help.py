@@ -62,9 +62,41 @@ def test_a_translation_has_the_english_keys_and_no_other(language):
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_a_translation_keeps_numbers_names_and_what_is_in_braces(language):
-    translated = every_text(language)
-    lost = {key: help_pages.code_in(text) - help_pages.code_in(translated[key]) for key, text in said("en").items()}
+    translated, called = every_text(language), names_of_inputs(language)
+    lost = {}
+    for key, text in said("en").items():
+        settings = help_pages.settings_in(text, called)
+        missing = help_pages.code_in(text) - help_pages.code_in(translated[key])
+        lost[key] = {one for one in missing if one.split("=")[0] not in settings}
     assert {key: missing for key, missing in lost.items() if missing} == {}
+
+
+def names_of_inputs(language):
+    called = {}
+    for node in help_pages.texts_of(language).values():
+        for key, text in node["inputs"].items():
+            called.setdefault(key, set()).add(text["name"])
+    return called
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_a_translation_calls_other_settings_as_the_page_does(language):
+    texts, called = help_pages.texts_of(language), names_of_inputs(language)
+    missing, english = {}, []
+    for node, said_in_english in help_pages.texts_of("en").items():
+        for key, text in said_in_english["inputs"].items():
+            told = help_pages.unkeyed(key, texts[node]["inputs"][key])
+            english += help_pages.settings_in(told, called)
+            for setting, names in help_pages.settings_in(text["tooltip"], called).items():
+                if not any(f"“{name}”" in told for name in names):
+                    missing[f"{node}.{key}"] = setting
+    assert (missing, english) == ({}, [])
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_a_translation_ends_what_it_says_of_an_input_with_the_key_that_messages_have(language):
+    texts = help_pages.texts_of(language)
+    assert texts == help_pages.keyed(texts), MADE_BY
 
 
 def said(language):

@@ -166,7 +166,7 @@ export class RunCard {
     setText(this._lora, row.lora ?? t("runsNoLora"));
     this._lora.title = row.lora ? t("runsLoraTip", { path: loraPath(row) }) : "";
     setText(this._copy, t("runsCopy"));
-    this._copy.setAttribute("aria-label", `${t("runsCopy")}: ${row.lora ?? ""}`);
+    this._copy.setAttribute("aria-label", t("runsCopyLora", { lora: row.lora ?? "" }));
     this._copy.title = this._lora.title;
     show(this._copy, row.lora !== null);
   }

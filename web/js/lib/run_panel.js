@@ -229,7 +229,7 @@ export class RunPanel {
     const point = this._point;
     const [raw, smooth, validation] = this._keys;
     const valued = (name, value) => (point ? `${t(name)} ${loss(value)}` : t(name));
-    setText(raw, point ? `${t("atStep", { step: count(point.step) })}: ${loss(point.loss)}` : t("lossRaw"));
+    setText(raw, point ? t("lossAt", { step: count(point.step), loss: loss(point.loss) }) : t("lossRaw"));
     setText(smooth, valued("lossSmooth", point?.smooth));
     setText(validation, point?.validation != null ? valued("validation", point.validation) : t("validation"));
     const some = Boolean(view?.series.length);

@@ -35,6 +35,7 @@ export const PANEL = {
   best: "Best validation",
   bestAt: "{loss}, step {step}",
   atStep: "step {step}",
+  lossAt: "step {step}: {loss}",
   secondsPerStep: "{value} s/step",
   stepsPerSecond: "{value} steps/s",
   log: "log",
