@@ -184,9 +184,7 @@ class Stub:
         return web.json_response({"prompt_id": uuid.uuid4().hex, "number": 0, "node_errors": {}})
 
     def nodes(self):
-        required, optional = self.datasets.inputs()
-        dataset = node(DATASET_NODE, "Load Image Caption Dataset", required, optional, ["TRAINING_DATASET", "IMAGE"])
-        return {**NODES, DATASET_NODE: dataset}
+        return NODES | {DATASET_NODE: self.datasets.node(NODES[DATASET_NODE])}
 
     def scripts(self):
         return [f"/extensions/{PACK}/{file.relative_to(WEB).as_posix()}" for file in sorted(WEB.rglob("*.js"))]

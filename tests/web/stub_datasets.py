@@ -1,6 +1,7 @@
 """Datasets as the server would tell of them: POST /stub/state {datasets: {name: {count, captions, damaged, …}}}."""
 
 import asyncio
+import copy
 import zlib
 from urllib.parse import parse_qs
 
@@ -8,14 +9,6 @@ from aiohttp import web
 
 NODE = "ScionLoadImageCaptionDataset"
 BUILT_IN = "scion-example (built in)"
-
-
-def choice(values, **more):
-    return [values, {"default": values[0], **more}]
-
-
-def whole(default=0, **more):
-    return ["INT", {"default": default, "min": 0, "max": 8192, **more}]
 
 
 class Datasets:
@@ -27,18 +20,13 @@ class Datasets:
     def __init__(self, state, asked, png):
         self.state, self.asked, self.png = state, asked, png
 
-    def inputs(self):
-        """The node's, as its schema gives them."""
-        required = {
-            "folder": choice([*self.state.get("datasets", {}), BUILT_IN]),
-            "trigger": ["STRING", {"default": ""}],
-            "resolution": whole(),
-            "missing_captions": choice(["error", "empty", "trigger", "name"]),
-            "caption_source": choice(["auto", "metadata", "files"], advanced=True),
-            "crop": choice(["center", "random"], advanced=True),
-            "buckets": ["BOOLEAN", {"default": True, "advanced": True}],
-        }
-        return required, {"images": ["IMAGE", {}]}
+    def node(self, schema):
+        """The node as its schema gives it, with the datasets that the test has."""
+        node = copy.deepcopy(schema)
+        folder = node["input"]["required"]["folder"][1]
+        folder["options"] = [*self.state.get("datasets", {}), BUILT_IN]
+        folder["default"] = folder["options"][0]
+        return node
 
     def register(self, router):
         for prefix in ("", "/api"):
@@ -49,7 +37,7 @@ class Datasets:
             router.add_post(f"{at}/files", self.files)
 
     def _of(self, request):
-        return self.state.get("datasets", {}).get(request.match_info["name"])
+        return ({BUILT_IN: {"count": 16}} | self.state.get("datasets", {})).get(request.match_info["name"])
 
     @staticmethod
     def _all(said, resolution):
@@ -93,7 +81,7 @@ class Datasets:
                 "uncaptioned": sum(not item["caption"] for item in every),
                 "buckets": [[[resolution, resolution], len(every)]] if resolution else [],
                 "table": said.get("table"),
-                "built_in": False,
+                "built_in": request.match_info["name"] == BUILT_IN,
                 "in_input": said.get("in_input", True),
                 "items": matching[offset : offset + int(query["limit"])],
                 "problems": said.get("problems", []),
