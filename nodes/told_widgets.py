@@ -1,4 +1,4 @@
-"""What the page is told of widgets: how each preset fills them, and which do nothing beside which."""
+"""What the page is told of widgets: how each preset fills them, which do nothing beside which, and what they set."""
 
 from typing import Any
 
@@ -11,6 +11,15 @@ CONFIG, DATASET = "ScionLoRATrainConfig", "ScionLoadImageCaptionDataset"
 NODES = {CONFIG: train_config.WIDGETS, DATASET: [*load_dataset.WIDGETS, load_dataset.MASK_FOLDER]}
 MORE = "dataset.folders"
 """In the graph these come through the dataset node's input `more`."""
+
+
+def told() -> dict[str, Any]:
+    return {"presets": presets(), "idle": idle(), "settings": settings()}
+
+
+def settings() -> dict[str, tuple[str, str]]:
+    """Node and widget that stand for each setting, by its dotted name."""
+    return {widget.setting: (node, widget.id) for node, widgets in NODES.items() for widget in widgets}
 
 
 def presets() -> dict[str, dict[str, Any]]:

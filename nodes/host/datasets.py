@@ -64,6 +64,16 @@ def dataset_folder(name: str, what: str = "folder") -> Path:
     )
 
 
+def name_of(folder: Path) -> str:
+    """The name under which a workflow has a folder; the folder's own where it lies elsewhere by now."""
+    if folder == EXAMPLE_DATASET:
+        return BUILT_IN_DATASET
+    for root in dataset_roots():
+        if folder.is_relative_to(root) and 0 < len(inside := folder.relative_to(root).parts) <= 2:
+            return "/".join(inside)
+    return folder.name
+
+
 def folder_in_input(name: str) -> Path:
     """The host's input folder of that name, for new files; it need not be there.
 

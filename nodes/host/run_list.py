@@ -7,8 +7,9 @@ from typing import Any
 from ...trainer_core.engine import metrics
 from ...trainer_core.engine.history import History
 from ...trainer_core.engine.run_folder import RunFolder, RunState
-from ...trainer_core.errors import ScionError
-from . import workflow_file
+from ...trainer_core.errors import BadInput, ScionError
+from ...trainer_core.files import read_json
+from . import datasets, workflow_file
 
 CURVE = 64
 """Points of the small curve in the list."""
@@ -26,24 +27,28 @@ SETTINGS = (
 )
 """The settings that tell one run from another at a glance."""
 
-_known: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
-"""What the history of each run came to, by its metrics file, with size and time of that file."""
+_known: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
+"""What the history of each run came to, by its metrics file, with size and time of that file and steps of the run."""
 
 
 def all_runs(folder: Path) -> list[dict[str, Any]]:
-    """Every run that can be read, the newest first."""
+    """Every run that can be read, that which began or ended last first."""
     told = [_listed(RunFolder(path.parent)) for path in folder.glob("*/run.json")]
     for path in list(_known):  # other threads add to it meanwhile
         if not path.exists():
             _known.pop(path, None)
-    return sorted(filter(None, told), key=lambda run: run["started_at"], reverse=True)
+    return sorted(filter(None, told), key=_last_activity, reverse=True)
+
+
+def _last_activity(run: dict[str, Any]) -> float:
+    return max(run["started_at"], run["finished_at"] or 0)
 
 
 def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> dict[str, Any] | None:
     """A run with its history after a step; None where it was deleted.
 
     Args:
-        every_setting: all that decide its weights, not SETTINGS alone.
+        every_setting: all that decide its weights, not SETTINGS alone; and its dataset.
 
     Raises:
         ScionError: another version of Scion wrote it.
@@ -63,6 +68,7 @@ def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> 
         "total": state.total,
         "lora": _lora(folder, state),
         "settings": _settings(state, every_setting),
+        "loss": read.smoothed_loss(state.total),
         "series": vars(series),
         "learning_rate": read.learning_rate(points, after),
         "validation": [point for point in read.validation if point[0] > after],
@@ -70,6 +76,7 @@ def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> 
         "checkpoints": [step for step in read.checkpoints if step > after],
         "previews": [one for one in read.previews if one["step"] > after],
         "seconds_per_step": read.seconds_per_step,
+        "dataset": _dataset(folder),
     }
 
 
@@ -80,7 +87,7 @@ def _listed(folder: RunFolder) -> dict[str, Any] | None:
         return None
     if state is None:
         return None
-    told = _summary(folder.metrics)
+    told = _summary(folder.metrics, state.total)
     return {
         "run": folder.path.name,
         "name": Path(state.lora).stem or re.sub(r"-[0-9a-f]{12}(-\d+)?$", "", folder.path.name),
@@ -94,6 +101,7 @@ def _listed(folder: RunFolder) -> dict[str, Any] | None:
         "loss": told["loss"],
         "validation": told["validation"],
         "lora": _lora(folder, state),
+        "settings": _settings(state, False),
         "bytes": folder.size,
         "preview": _preview(folder, told["validation"]),
         "curve": told["curve"],
@@ -113,20 +121,31 @@ def _settings(state: RunState, every: bool) -> dict[str, Any]:
     return state.settings if every else {name: state.settings[name] for name in SETTINGS if name in state.settings}
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def _dataset(folder: RunFolder) -> list[str]:
+    """The names of its folders; "" = pictures that were wired. Empty where its recipe cannot be read."""
+    try:
+        asked = read_json(folder.recipe)["dataset"]
+        others = [one["path"] for one in asked.get("folders") or []]
+        paths = [asked["path"], *others] if asked["path"] or not others else others
+        return [datasets.name_of(Path(path)) if path else "" for path in paths]
+    except (BadInput, KeyError, TypeError, AttributeError):  # whoever wrote it, it is not what this Scion writes
+        return []
+
+
+def _summary(path: Path, total: int) -> dict[str, Any]:
     """What the list says of a history; it is read again only when its file has changed."""
     try:
         status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
+        stamp = status.st_size, status.st_mtime_ns, total
     except OSError:
-        stamp = 0, 0
+        stamp = 0, 0, total
     before, told = _known.get(path, (None, {}))
     if before != stamp:
         read = History(metrics.read(path))
         thin = read.thinned(CURVE)
         told = {
             "last": read.last,
-            "loss": read.smoothed_loss,
+            "loss": read.smoothed_loss(total),
             "validation": read.best_validation,
             "curve": list(zip(thin.step, thin.loss, strict=True)),
         }

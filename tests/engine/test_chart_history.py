@@ -1,8 +1,12 @@
 """A run's history for its chart: thinned to buckets that keep what is high and low, exact where it is short."""
 
+import json
 import math
+from pathlib import Path
 
-from trainer_core.engine.history import History
+from trainer_core.engine.history import History, smoothing_window
+
+SMOOTHED = Path(__file__).parents[1] / "web/smoothed.json"
 
 
 def lines(losses, first=1, rate=1e-4):
@@ -43,10 +47,20 @@ def test_learning_rate_is_told_where_it_changes():
     assert len(told) <= 51 and told[0] == (1, 1.0) and told[-1] == (1000, 1e-3)
 
 
-def test_loss_of_a_run_is_the_mean_of_its_last_tenth_and_at_most_of_a_hundred_steps():
-    assert History(lines([9.0] * 9 + [1.0])).smoothed_loss == 1.0
-    assert History(lines([9.0] * 1900 + [1.0] * 100)).smoothed_loss == 1.0
-    assert History([]).smoothed_loss is None
+def test_loss_of_a_run_follows_over_a_window_that_hangs_on_its_length():
+    assert History([]).smoothed_loss(10) is None and History(lines([None])).smoothed_loss(10) is None
+    assert History(lines([None, 9.0, None])).smoothed_loss(10) == 9.0
+    falls = History(lines([1.0] * 100 + [0.0] * 10))
+    assert math.isclose(falls.smoothed_loss(500), math.exp(-1)), "ten steps are the window of 500"
+    assert math.isclose(falls.smoothed_loss(5), math.exp(-2)), "no window is shorter than five"
+    assert [smoothing_window(total) for total in (10, 275, 1000, 10**6)] == [5, 6, 20, 500]
+
+
+def test_loss_of_a_run_is_the_end_of_the_line_that_the_page_draws():
+    """tests/web/series.test.mjs computes the page's from the same file."""
+    for run in json.loads(SMOOTHED.read_text())["runs"]:
+        told = History(lines(run["losses"])).smoothed_loss(run["total"])
+        assert math.isclose(told, run["smoothed"], rel_tol=1e-12)
 
 
 def test_preview_of_an_older_scion_is_told_by_its_name():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -82,7 +83,9 @@ def test_history_of_a_run_is_its_state_and_its_columns(ask, run):
         "step": 3,
         "total": 9,
         "lora": "hearts.safetensors",
+        "loss": pytest.approx(0.5 - 0.25 * (1 - math.exp(-1))),
         "settings": {"adapter.rank": 4},
+        "dataset": [],
         "series": {"step": [1, 3], "loss": [0.5, 0.25], "low": [0.5, 0.25], "high": [0.5, 0.25]},
         "learning_rate": [[1, 1e-4], [3, 2e-4]],
         "validation": [[2, 0.75]],
@@ -132,9 +135,9 @@ def test_run_of_another_version_is_a_conflict_that_names_the_file(ask, run, stat
     assert ask("GET", "/scion/runs").body == {"runs": []}
 
 
-def test_all_runs_are_listed_the_newest_first(ask, make, training):
+def test_all_runs_are_listed_with_what_they_came_to(ask, make, training):
     make("dogs-abcdefabcdef-2", started_at=200.0, finished_at=300.0, lora="", **EARLY)
-    dogs, hearts = ask("GET", "/scion/runs").body["runs"]
+    hearts, dogs = ask("GET", "/scion/runs").body["runs"]
     assert (dogs["name"], dogs["status"], dogs["early"], dogs["active"], dogs["lora"]) == (
         "dogs",
         "finished",
@@ -155,20 +158,51 @@ def test_all_runs_are_listed_the_newest_first(ask, make, training):
         "total": 9,
         "started_at": 100.0,
         "finished_at": None,
-        "loss": 0.25,
+        "loss": pytest.approx(0.5 - 0.25 * (1 - math.exp(-1))),
         "validation": {"step": 2, "loss": 0.75},
         "lora": "hearts.safetensors",
+        "settings": {"adapter.rank": 4},
         "preview": "step-00000002.png",
         "curve": [[1, 0.5], [3, 0.25]],
         "workflow": False,
     }
 
 
-def test_listed_run_follows_its_history(ask, run):
-    assert ask("GET", "/scion/runs").body["runs"][0]["step"] == 3
+def test_what_trains_is_listed_first_then_what_began_or_ended_last(ask, make, training):
+    make("long-aaaaaaaaaaaa", started_at=50.0, finished_at=400.0, status="finished")
+    make("short-bbbbbbbbbbbb", started_at=200.0, finished_at=300.0, status="finished")
+    make("killed-cccccccccccc", started_at=350.0)
+    runs = ask("GET", "/scion/runs").body["runs"]
+    assert [run["run"].partition("-")[0] for run in runs] == ["hearts", "long", "killed", "short"]
+
+
+def test_listed_run_follows_its_history_and_its_length(ask, run):
+    def told():
+        return [ask("GET", "/scion/runs").body["runs"][0][key] for key in ("step", "loss")]
+
+    loss = 0.5 - 0.25 * (1 - math.exp(-1))
+    assert told() == [3, pytest.approx(loss)]
     with open(run / "metrics.jsonl", "a") as file:
-        file.write('\n{"step": 4, "loss": 0.125}\n')
-    assert [ask("GET", "/scion/runs").body["runs"][0][key] for key in ("step", "loss")] == [4, 0.125]
+        file.writelines(f'\n{{"step": {step}, "loss": 0.125}}\n' for step in range(4, 21))
+    short = told()
+    (run / "run.json").write_text(json.dumps({**STATE, "total": 1000}))
+    assert short[0] == 20 and told()[1] > short[1] + 0.01, "a longer run is averaged over more steps"
+    assert told()[1] == ask("GET", RUN).body["loss"] == ask("GET", f"{RUN}?points=2").body["loss"]
+
+
+def test_run_tells_its_dataset_by_names_alone(ask, run, host, pack):
+    def told(**dataset):
+        (run / "recipe.json").write_text(json.dumps({"dataset": dataset}))
+        return ask("GET", RUN).body["dataset"]
+
+    built_in = str(pack("trainer_core.assets").EXAMPLE_DATASET)
+    assert told(path=built_in, folders=[]) == ["scion-example (built in)"]
+    assert told(path=str(host.base / "input/people/alice")) == ["people/alice"]
+    assert told(path="/srv/private/dogs", folders=[{"path": "/srv/cats"}]) == ["dogs", "cats"]
+    assert (told(path="", folders=[{"path": "/srv/cats"}]), told(path="", folders=[])) == (["cats"], [""])
+    assert told() == []
+    (run / "recipe.json").write_text("[]")
+    assert ask("GET", RUN).body["dataset"] == []
 
 
 def test_listed_preview_is_the_one_nearest_the_best_validation_else_the_last(ask, run):

@@ -16,6 +16,12 @@ def test_presets_fill_widgets_that_are_there_with_what_their_settings_mean(ask, 
         assert meant == presets[name]
 
 
+def test_each_widget_is_told_by_the_setting_that_it_holds(ask, pack):
+    told = ask("GET", "/scion/widgets").body["settings"]
+    assert told["optimizer.name"] == [CONFIG, "optimizer"] and told["dataset.captions"] == [DATASET, "caption_source"]
+    assert {widget.setting for widget in pack.widgets()[CONFIG]} <= set(told)
+
+
 def test_rules_are_told_of_widgets_with_their_values_and_of_the_other_node_s(ask, pack):
     told = ask("GET", "/scion/widgets").body["idle"]
     rules = {one["id"]: one for node in told for one in told[node]}

@@ -25,6 +25,5 @@ def told(nodes, python_module):
     with tempfile.TemporaryDirectory() as base, fakes.installed(fakes.Host(Path(base) / "comfy")):
         pack = describe.load(ROOT)
         infos = {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in asyncio.run(describe.nodes_of(pack))}
-        widgets = importlib.import_module(f"{pack.__name__}.nodes.told_widgets")
-        answer = {"presets": widgets.presets(), "idle": widgets.idle()}
+        answer = importlib.import_module(f"{pack.__name__}.nodes.told_widgets").told()
     return {name: {**infos[name], "python_module": python_module} for name in nodes}, answer

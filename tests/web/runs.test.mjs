@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { differing, labels, smoothedAlike, smoothedAt } from "../../web/js/lib/comparison.js";
+import { atAGlance, settingName, settingValue } from "../../web/js/lib/setting_words.js";
 import { HIGH, WIDE, corners } from "../../web/js/lib/sketch.js";
+import { load, when } from "../../web/js/lib/text.js";
 import { resuming, sameWork } from "../../web/js/lib/workflow.js";
 import { history } from "./script.mjs";
 
@@ -55,20 +57,56 @@ test("workflows do the same whatever their nodes' places; a value, a link or a m
   assert.ok(!sameWork(inside(trains(1, "resume")), inside(trains(1, "new"))));
 });
 
-test("settings differ where any run has another value, or none", () => {
+const WIDGETS = /** @type {any} */ ({
+  "adapter.rank": ["Config", "rank"],
+  "optimizer.learning_rate": ["Config", "learning_rate"],
+  "optimizer.name": ["Config", "optimizer"],
+});
+
+test("settings differ where any run has another value, in the order of the widgets; none and empty are the same", () => {
   const runs = [
-    { rank: 4, targets: ["a"], seed: 1 },
-    { rank: 8, targets: ["a"], seed: 1, kind: "loha" },
+    { "run.steps": 4, "adapter.rank": 4, "adapter.targets": ["a"], "dataset.trigger": "", "dataset.folders": [] },
+    { "run.steps": 8, "adapter.rank": 8, "adapter.targets": ["a"], "adapter.kind": "loha", "dataset.trigger": null },
   ];
-  assert.deepEqual(differing(runs), [
-    { name: "kind", values: [undefined, "loha"] },
-    { name: "rank", values: [4, 8] },
+  assert.deepEqual(differing(runs, WIDGETS), [
+    { name: "adapter.rank", values: [4, 8] },
+    { name: "adapter.kind", values: [undefined, "loha"] },
   ]);
 });
 
-test("runs of one name are told apart by their ids", () => {
-  const runs = ["fox", "fox", "dog"].map((name, i) => ({ name, run: `${name}-${i}` }));
-  assert.deepEqual(labels(runs), ["fox-0", "fox-1", "dog"]);
+test("settings are named as their widgets, in the page's language; a card tells rank and learning rate", async () => {
+  assert.equal(settingName("optimizer.name", WIDGETS), "optimizer");
+  assert.equal(settingName("adapter.start_from", WIDGETS), "adapter.start_from");
+  const nodeDefs = { Config: { inputs: { rank: { name: "秩" } } } };
+  await load({ fetchApi: async () => ({ json: async () => ({ zh: { nodeDefs } }) }) }, "zh");
+  assert.equal(settingName("adapter.rank", WIDGETS), "秩");
+  await load({ fetchApi: () => Promise.reject(new Error("offline")) }, "en");
+  assert.equal(settingValue("optimizer.learning_rate", 0.0012), "1.2e-3");
+  assert.deepEqual(
+    [["a", ""], null, false].map((value) => settingValue("x", value)),
+    ["a, not set", "not set", "false"],
+  );
+  const settings = { "adapter.kind": "lora", "adapter.rank": 16, "optimizer.learning_rate": 0.0012 };
+  assert.equal(atAGlance(settings), "rank 16 · 1.2e-3");
+  assert.equal(atAGlance({ ...settings, "adapter.kind": "dora" }), "dora · rank 16 · 1.2e-3");
+  assert.equal(atAGlance({}), "");
+});
+
+test("runs of one name are told apart by what differs, else by when they began, else by their ids", () => {
+  const run = (name, rank, minutes, id = "1") => ({
+    run: `${name}-${rank}-${id}`,
+    name,
+    settings: { "adapter.rank": rank, "optimizer.learning_rate": 1e-4 },
+    started_at: 60 * minutes,
+  });
+  assert.deepEqual(labels([run("fox", 4, 0), run("fox", 8, 0), run("dog", 4, 0)], WIDGETS), [
+    "fox · rank 4",
+    "fox · rank 8",
+    "dog",
+  ]);
+  const times = [run("fox", 4, 0), run("fox", 4, 5)];
+  assert.deepEqual(labels(times, WIDGETS), [`fox · ${when(0)}`, `fox · ${when(300)}`]);
+  assert.deepEqual(labels([run("fox", 4, 0), run("fox", 4, 0, "2")], WIDGETS), ["fox-4-1", "fox-4-2"]);
 });
 
 test("runs are smoothed over the same window; where one has no loss it has no value", () => {

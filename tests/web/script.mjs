@@ -66,7 +66,9 @@ export function history(run, upto, total = 1200, more = {}) {
     step: upto,
     total,
     lora: null,
+    loss: 0.1082,
     settings: {},
+    dataset: ["fox"],
     series: { step, loss, low: loss, high: loss },
     learning_rate: [[1, 1e-4]],
     validation: [
@@ -95,6 +97,7 @@ export const listed = (run, more = {}) => ({
   loss: 0.1082,
   validation: { step: 600, loss: 0.1231 },
   lora: "fox.safetensors",
+  settings: { "adapter.kind": "lora", "adapter.rank": 16, "optimizer.learning_rate": 1.2e-3 },
   bytes: 3 * 2 ** 20,
   preview: "step-600.png",
   curve: Array.from({ length: 60 }, (_, i) => [20 * (i + 1), lossAt(20 * (i + 1), 1200)]),

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { Series, lowerBound, smoothingWindow } from "../../web/js/lib/series.js";
@@ -103,4 +104,19 @@ test("the point nearest to a step is found", () => {
 test("the window hangs on the length of the run, within bounds", () => {
   assert.deepEqual([10, 1000, 1e6].map(smoothingWindow), [5, 20, 500]);
   assert.equal(lowerBound([1, 3, 5], 4), 2);
+});
+
+test("the end of the smoothed line is the number that the server tells of the run", () => {
+  const { runs } = JSON.parse(readFileSync(new URL("smoothed.json", import.meta.url), "utf8"));
+  for (const { total, losses, smoothed } of runs) {
+    const live = new Series(smoothingWindow(total));
+    live.append(1, losses);
+    assert.ok(Math.abs(live.smoothed - smoothed) < 1e-12, `${live.smoothed} is not ${smoothed}`);
+    // As after a reload: the history has no steps without a loss.
+    const step = losses.flatMap((loss, i) => (loss === null ? [] : [i + 1]));
+    const loss = losses.filter((one) => one !== null);
+    const history = new Series(smoothingWindow(total));
+    history.merge({ step, loss, low: loss, high: loss });
+    assert.ok(Math.abs(history.smoothed - smoothed) < 1e-12);
+  }
 });

@@ -1,5 +1,6 @@
 """A run's history as a chart needs it: the columns of its metrics file, thinned to as many points as can be seen."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import numpy as np
 
 Points = list[tuple[int, float]]
-SMOOTHED_MOST = 100
-"""Steps whose losses are averaged for the loss of a run, as in its plot."""
+SHORTEST_WINDOW, LONGEST_WINDOW, WINDOW_SHARE = 5, 500, 1 / 50
+"""Steps over which a run's loss is averaged: that part of all its steps, within these bounds."""
 
 
 @dataclass
@@ -90,18 +91,35 @@ class History:
         kept = np.unique(np.append(changed, len(steps) - 1))
         return list(zip(steps[kept].tolist(), rates[kept].tolist(), strict=True))
 
-    @property
-    def smoothed_loss(self) -> float | None:
-        """Mean of the last tenth of the losses, at most of SMOOTHED_MOST; None where there are none."""
-        losses = self.losses[np.isfinite(self.losses)]
-        if not len(losses):
+    def smoothed_loss(self, total: int) -> float | None:
+        """The loss of a run as a person is told it: the end of its exponential moving average; None where it has none.
+
+        After the first finite loss, of step a, the loss x of step k moves the average s by
+        (1 - exp(-d / min(k - a, w))) (x - s), where d steps have passed since the finite loss before it and w is the
+        window. web/js/lib/series.js computes the same for the chart.
+
+        Args:
+            total: steps of the run, which the window hangs on.
+        """
+        told = np.isfinite(self.losses)
+        steps, losses = self.steps[told], self.losses[told]
+        if not len(steps):
             return None
-        return float(losses[-max(1, min(SMOOTHED_MOST, len(losses) // 10)) :].mean())
+        gaps = np.diff(steps) / np.minimum(steps[1:] - steps[0], smoothing_window(total))
+        smoothed = float(losses[0])
+        for weight, loss in zip((-np.expm1(-gaps)).tolist(), losses[1:].tolist(), strict=True):
+            smoothed += weight * (loss - smoothed)
+        return smoothed
 
     @property
     def best_validation(self) -> dict[str, Any] | None:
         loss = dict(self.validation).get(self.best)
         return None if loss is None else {"step": self.best, "loss": loss}
+
+
+def smoothing_window(total: int) -> int:
+    """Time constant, in steps, of the average over a run of so many steps."""
+    return min(LONGEST_WINDOW, max(SHORTEST_WINDOW, math.floor(total * WINDOW_SHARE + 0.5)))
 
 
 def _preview(line: dict[str, Any]) -> dict[str, Any]:

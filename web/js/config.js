@@ -16,7 +16,7 @@ const WIDGET = "scion_preset";
 const CHOSEN = "scion_preset";
 
 /** @type {import("./types").Widgets} */
-let told = { presets: {}, idle: {} };
+let told = { presets: {}, idle: {}, settings: {} };
 /** Those that are in a graph. */
 const nodes = new Set();
 let due = false;

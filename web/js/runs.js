@@ -20,9 +20,9 @@ const said =
   (act) =>
   async (...given) => {
     try {
-      await act(...given);
+      return await act(...given);
     } catch (error) {
-      toast("error", t("runsTitle"), error.message);
+      toast("error", t("runsHeading"), error.message);
     }
   };
 
@@ -40,13 +40,16 @@ async function openWorkflow(row) {
   await app.loadGraphData(workflow, true, true, row.run);
 }
 
+/** @returns {Promise<boolean>} whether it is queued */
 async function goOn(row) {
   await openWorkflow(row);
   await routes.goOn(row.run);
   await store.changed(row.run);
-  if (await app.queuePrompt(0)) toast("info", row.name, t("runsQueued", { name: row.name, step: count(row.step) }));
+  const queued = await app.queuePrompt(0);
+  if (queued) toast("info", row.name, t("runsQueued", { name: row.name, step: count(row.step) }));
   else toast("warn", row.name, t("runsNotQueued", { name: row.name }));
   await list.load();
+  return queued;
 }
 
 async function remove(row) {
@@ -74,7 +77,9 @@ async function copyPath(row) {
 }
 
 async function compare(rows) {
-  new CompareRuns(rows, await Promise.all(rows.map((row) => routes.history(row.run, COMPARED_POINTS, true))));
+  const histories = Promise.all(rows.map((row) => routes.history(row.run, COMPARED_POINTS, true)));
+  const { settings } = await routes.widgets();
+  new CompareRuns(rows, await histories, settings);
 }
 
 const acts = { preview: openPreviews, goOn, open: openWorkflow, copy: copyPath, delete: remove };
@@ -88,6 +93,11 @@ app.registerExtension({
     await loaded(api, app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
     const told = /** @type {any} */ (Object.fromEntries(Object.entries(acts).map(([name, act]) => [name, said(act)])));
     list = new RunList(routes, store, told, said(compare));
+    api.addEventListener("status", (event) => {
+      // Without a status the connection was lost: what is queued is not known then.
+      const status = /** @type {CustomEvent} */ (event).detail;
+      if (status) list.heardQueue(status.exec_info.queue_remaining);
+    });
     app.extensionManager.registerSidebarTab({
       id: TAB,
       type: "custom",

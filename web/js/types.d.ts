@@ -42,7 +42,11 @@ export interface History {
   step: number;
   total: number;
   lora: string | null;
+  /** The end of its own smoothed losses, of all steps. */
+  loss: number | null;
   settings: Record<string, unknown>;
+  /** Names of its folders, "" for wired pictures; empty where that is not known. */
+  dataset: string[];
   series: { step: number[]; loss: (number | null)[]; low: (number | null)[]; high: (number | null)[] };
   learning_rate: [number, number][];
   validation: [number, number | null][];
@@ -56,7 +60,9 @@ export interface History {
 export interface Listed {
   run: string;
   name: string;
-  status: "unfinished" | "stopped" | "finished";
+  status: "unfinished" | "stopped" | "finished" | "failed";
+  /** Why it failed. */
+  failure?: string;
   early: boolean;
   active: boolean;
   step: number;
@@ -67,6 +73,8 @@ export interface Listed {
   loss: number | null;
   validation: Best | null;
   lora: string | null;
+  /** The main ones. */
+  settings: Record<string, unknown>;
   bytes: number;
   preview: string | null;
   curve: [number, number | null][];
@@ -120,9 +128,13 @@ export interface IdleRule {
 }
 
 /** What the server tells of widgets. */
+export type SettingNames = Record<string, [node: string, widget: string]>;
+
 export interface Widgets {
   presets: Record<string, Record<string, unknown>>;
   idle: Record<string, IdleRule[]>;
+  /** Node and widget that stand for each setting. */
+  settings: SettingNames;
 }
 
 /** One picture of a dataset. */

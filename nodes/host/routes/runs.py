@@ -39,7 +39,8 @@ async def _active(request: web.Request) -> web.Response:
 
 async def _runs(request: web.Request) -> web.Response:
     told = await asyncio.to_thread(run_list.all_runs, paths.runs())
-    return web.json_response({"runs": [{**one, "active": _trains(one["run"])} for one in told]})
+    runs = [{**one, "active": _trains(one["run"])} for one in told]
+    return web.json_response({"runs": sorted(runs, key=lambda one: not one["active"])})
 
 
 async def _history(request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ def register(routes: web.RouteTableDef) -> None:
 
 
 async def _widgets(request: web.Request) -> web.Response:
-    return web.json_response({"presets": told_widgets.presets(), "idle": told_widgets.idle()})
+    return web.json_response(told_widgets.told())
 
 
 async def _settings(request: web.Request) -> web.Response:

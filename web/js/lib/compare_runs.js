@@ -1,9 +1,10 @@
 /** A dialog that lays runs over each other: one chart of their smoothed losses, and the settings in which they differ. */
 
-import { STYLES, differing, labels, smoothedAlike, smoothedAt } from "./comparison.js";
+import { STYLES, differ, differing, labels, smoothedAlike, smoothedAt } from "./comparison.js";
 import { CurvesChart } from "./curves_chart.js";
 import { Dialog } from "./dialog.js";
 import { element, setText } from "./dom.js";
+import { settingName, settingValue } from "./setting_words.js";
 import { count, loss, t } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -13,9 +14,11 @@ export class CompareRuns {
   /**
    * @param {import("../types").Listed[]} rows two to four
    * @param {import("../types").History[]} histories theirs, with every setting
+   * @param {import("../types").SettingNames} widgets
    */
-  constructor(rows, histories) {
-    this._names = labels(rows);
+  constructor(rows, histories, widgets) {
+    this._names = labels(rows, widgets);
+    this._widgets = widgets;
     this._histories = histories;
     const series = smoothedAlike(histories);
     this._curves = histories.map((history, i) => ({
@@ -67,40 +70,64 @@ export class CompareRuns {
   _renderLegend(step) {
     setText(this._step, step === null ? "" : t("atStep", { step: count(step) }));
     for (const [i, name] of this._names.entries()) {
-      const { series } = this._curves[i];
-      const value = step === null ? series.smoothed : smoothedAt(series, step);
+      // At its end a run has the loss that it has everywhere; the lines are all smoothed over the longest run's window.
+      const value = step === null ? this._histories[i].loss : smoothedAt(this._curves[i].series, step);
       setText(this._keys[i], t("runsLossHere", { name, loss: loss(value) }));
     }
   }
 
   _buildTable() {
-    const rows = [
-      [t("runsSteps"), this._histories.map(({ step, total }) => t("of", { done: count(step), total: count(total) }))],
-      [
-        t("best"),
-        this._histories.map(({ best }) => (best ? t("bestAt", { loss: loss(best.loss), step: count(best.step) }) : "–")),
-      ],
-    ];
-    const different = differing(this._histories.map(({ settings }) => settings));
-    for (const { name, values } of different) rows.push([name, values.map(written)]);
+    const told = [this._stepsRow(), this._bestRow(), this._datasetRow()].filter((row) => row !== null);
+    const different = differing(
+      this._histories.map(({ settings }) => settings),
+      this._widgets,
+    );
+    const settings = different.map(({ name, values }) =>
+      tableRow(
+        settingName(name, this._widgets),
+        values.map((value) => settingValue(name, value)),
+        name,
+      ),
+    );
     const head = element(
       "tr",
       {},
       element("th", { scope: "col", text: t("runsSetting") }),
       ...this._names.map((name, i) => element("th", { scope: "col" }, ...swatch(i), name)),
     );
-    const table = element(
-      "table.scion-table",
-      {},
-      element("thead", {}, head),
-      element("tbody", {}, ...rows.map(([name, values]) => tableRow(/** @type {string} */ (name), values))),
-    );
+    const table = element("table.scion-table", {}, element("thead", {}, head), element("tbody", {}, ...told, ...settings));
     return element("div.scion-table-scroll", { tabindex: 0 }, table, !different.length && element("p", { text: t("runsSame") }));
+  }
+
+  _stepsRow() {
+    const steps = this._histories.map(({ step, total }) => t("of", { done: count(step), total: count(total) }));
+    return tableRow(t("runsSteps"), steps);
+  }
+
+  _bestRow() {
+    const told = this._histories.map(({ best }) => best && t("bestAt", { loss: loss(best.loss), step: count(best.step) }));
+    return told.some(Boolean)
+      ? tableRow(
+          t("best"),
+          told.map((best) => best ?? "–"),
+        )
+      : null;
+  }
+
+  _datasetRow() {
+    const names = this._histories.map(({ dataset }) => dataset.map((name) => name || t("runsWired")).join(", "));
+    return differ(names)
+      ? tableRow(
+          t("runsDataset"),
+          names.map((name) => name || "–"),
+        )
+      : null;
   }
 }
 
-function tableRow(name, values) {
-  return element("tr", {}, element("th", { scope: "row", text: name }), ...values.map((text) => element("td", { text })));
+/** @param {string} name @param {string[]} values @param {string} [title] the setting's name in a recipe */
+function tableRow(name, values, title) {
+  return element("tr", {}, element("th", { scope: "row", text: name, title }), ...values.map((text) => element("td", { text })));
 }
 
 /** A piece of a run's line, with its mark. */
@@ -116,11 +143,4 @@ function swatch(index) {
   picture.setAttribute("aria-hidden", "true");
   picture.append(stroke);
   return [picture, element(`span.scion-sign.scion-run-${index + 1}`, { "aria-hidden": "true", text: sign })];
-}
-
-/** A setting's value as a person reads it. */
-function written(value) {
-  if (value === null || value === undefined || value === "") return t("runsUnset");
-  if (Array.isArray(value)) return value.map(written).join(", ") || t("runsUnset");
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

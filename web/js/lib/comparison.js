@@ -1,6 +1,8 @@
 /** What several runs have in common and what not: their lines over the same steps, and their settings. */
 
 import { Series, smoothingWindow } from "./series.js";
+import { isUnset, settingName, settingValue } from "./setting_words.js";
+import { when } from "./text.js";
 
 export const MOST = 4;
 /** Lines differ in colour, dash and mark. */
@@ -11,12 +13,35 @@ export const STYLES = [
   { colour: "--scion-run-4", dash: [10, 3, 2, 3], mark: /** @type {const} */ ("triangle"), sign: "△" },
 ];
 
+/** So many settings fit into a label. */
+const TOLD_MOST = 2;
+/** The table has a row of its own for the steps. */
+const STEPS = ["run.steps", "run.epochs"];
+
 /**
- * Runs may have the same name: then their ids tell them apart.
- * @param {{run: string, name: string}[]} runs
+ * Runs may have the same name: then the main settings in which they differ tell them apart, else when they began.
+ * @param {Pick<import("../types").Listed, "run"|"name"|"settings"|"started_at">[]} runs
+ * @param {import("../types").SettingNames} widgets
  */
-export function labels(runs) {
-  return runs.map(({ run, name }) => (runs.filter((other) => other.name === name).length > 1 ? run : name));
+export function labels(runs, widgets) {
+  const differences = (run, alike) =>
+    differing(
+      alike.map(({ settings }) => settings),
+      widgets,
+    )
+      .slice(0, TOLD_MOST)
+      .map(({ name }) => ` · ${settingName(name, widgets)} ${settingValue(name, run.settings[name])}`);
+  const ways = [
+    ({ name }) => name,
+    (run, alike) => [run.name, ...differences(run, alike)].join(""),
+    ({ name, started_at }) => `${name} · ${when(started_at)}`,
+    ({ run }) => run,
+  ];
+  return runs.map((run) => {
+    const alike = runs.filter(({ name }) => name === run.name);
+    const tells = ways.find((way) => new Set(alike.map((one) => way(one, alike))).size === alike.length);
+    return tells(run, alike);
+  });
 }
 
 /**
@@ -47,14 +72,20 @@ export function smoothedAt(series, step) {
 }
 
 /**
- * The settings that are not the same in all runs.
+ * The settings that are not the same in all runs, in the order of the widgets; how long the runs are is not among them.
  * @param {Record<string, unknown>[]} settings of each run
+ * @param {import("../types").SettingNames} widgets
  * @returns {{name: string, values: unknown[]}[]} undefined where a run has no such setting
  */
-export function differing(settings) {
-  const names = new Set(settings.flatMap((one) => Object.keys(one)));
+export function differing(settings, widgets) {
+  const names = new Set([...Object.keys(widgets), ...settings.flatMap((one) => Object.keys(one)).sort()]);
   return [...names]
-    .sort()
+    .filter((name) => !STEPS.includes(name))
     .map((name) => ({ name, values: settings.map((one) => one[name]) }))
-    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
+    .filter(({ values }) => differ(values));
+}
+
+/** @param {unknown[]} values */
+export function differ(values) {
+  return new Set(values.map((value) => (isUnset(value) ? "" : JSON.stringify(value)))).size > 1;
 }

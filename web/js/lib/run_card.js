@@ -1,6 +1,7 @@
 /** A run in the list: its state, curve, best preview and file, and what can be done with it. */
 
 import { element, setText, show } from "./dom.js";
+import { atAGlance } from "./setting_words.js";
 import { Sketch } from "./sketch.js";
 import { stateText } from "./state.js";
 import { bytes, count, loss, t, when } from "./text.js";
@@ -10,7 +11,7 @@ const CURVE_POINTS = 64;
 /**
  * @typedef {object} Acts what the buttons do
  * @property {(row: import("../types").Listed) => void} preview
- * @property {(row: import("../types").Listed) => void} goOn
+ * @property {(row: import("../types").Listed) => Promise<boolean|void>} goOn whether it is queued
  * @property {(row: import("../types").Listed) => void} open
  * @property {(row: import("../types").Listed) => void} copy
  * @property {(row: import("../types").Listed) => void} delete
@@ -30,6 +31,10 @@ export class RunCard {
     /** What it trains now. @type {import("./store.js").View|null} */
     this._view = null;
     this._frame = 0;
+    /** Whether going on was asked for and not answered yet. */
+    this._asks = false;
+    /** Whether it was queued from here, and waits. */
+    this._queued = false;
     this._build();
   }
 
@@ -53,17 +58,19 @@ export class RunCard {
     this._without = element("span");
     this._preview = this._button(() => this._acts.preview(this.row), "button.scion-run-preview");
     this._preview.append(this._image, this._without);
-    this._lines = Array.from({ length: 3 }, () => element("div.scion-run-line"));
+    this._failure = element("div.scion-run-failure");
+    this._lines = Array.from({ length: 4 }, () => element("div.scion-run-line"));
     this._lora = element("span.scion-run-lora");
     this._id = element("div.scion-run-id");
     this._copy = this._button(() => this._acts.copy(this.row), "button.scion-button.scion-small");
-    this._goOn = this._button(() => this._acts.goOn(this.row));
+    this._goOn = this._button(() => this._onGoOn());
     this._open = this._button(() => this._acts.open(this.row));
     this._delete = this._button(() => this._acts.delete(this.row));
     this.root = element(
       "li.scion-run",
       {},
       element("div.scion-run-head", {}, this._name, this._status),
+      this._failure,
       element("div.scion-run-pictures", {}, this._preview, this._sketch.root),
       ...this._lines,
       element("div.scion-run-file", {}, this._lora, this._copy),
@@ -79,6 +86,23 @@ export class RunCard {
       on: { click: () => button.getAttribute("aria-disabled") === "true" || act() },
     });
     return button;
+  }
+
+  /** A second press would queue it twice. */
+  async _onGoOn() {
+    this._asks = this._queued = true;
+    this.render();
+    const queued = await this._acts.goOn(this.row);
+    this._asks = false;
+    if (!queued) this._queued = false;
+    this.render();
+  }
+
+  /** @param {number} remaining prompts in the host's queue: while there are any, this one may be among them */
+  heardQueue(remaining) {
+    if (remaining && !this._asks) return;
+    this._queued = remaining > 0;
+    this.render();
   }
 
   _select() {
@@ -98,6 +122,7 @@ export class RunCard {
    */
   follow(view) {
     this._view = view;
+    if (view.live) this._queued = false;
     this._frame ||= requestAnimationFrame(() => {
       this._frame = 0;
       this.render();
@@ -109,25 +134,38 @@ export class RunCard {
     return this._view?.live ? this._view : null;
   }
 
+  /** What is known of it beyond what the server said last: what trains it, or did until a moment ago. */
+  get _newest() {
+    return this._view && (this._view.live || this._view.step > this.row.step) ? this._view : null;
+  }
+
   render() {
-    const { row, _live: live } = this;
+    const { row, _live: live, _newest: newest } = this;
     setText(this._name, row.name);
     setText(this._id, `${t("run")} ${row.run}`);
     setText(
       this._status,
-      stateText(live ?? { ...row, status: row.active ? "training" : row.status, live: row.active, phase: null }),
+      stateText(newest ?? { ...row, status: row.active ? "training" : row.status, live: row.active, phase: null }),
     );
     this.root.classList.toggle("scion-run-live", Boolean(live) || row.active);
-    this._renderPictures(row, live);
-    this._renderLines(row, live);
+    this._renderFailure(row, newest);
+    this._renderPictures(row, newest);
+    this._renderLines(row, newest);
     this._renderFile(row);
     this._renderButtons(row, Boolean(live) || row.active);
     this._renderSelected();
   }
 
-  _renderPictures(row, live) {
-    const total = live?.total || row.total;
-    const curve = live?.series.length ? pointsOf(live.series, total) : row.curve;
+  _renderFailure(row, newest) {
+    const told = newest ? newest.status === "failed" && newest.message : row.status === "failed" && !row.active && row.failure;
+    setText(this._failure, told || "");
+    this._failure.title = told || "";
+    show(this._failure, Boolean(told));
+  }
+
+  _renderPictures(row, newest) {
+    const total = newest?.total || row.total;
+    const curve = newest?.series.length ? pointsOf(newest.series, total) : row.curve;
     this._sketch.show(curve, total, t("runsCurve", { name: row.name }));
     const shown = row.preview !== null;
     this._preview.disabled = !shown;
@@ -142,18 +180,21 @@ export class RunCard {
     }
   }
 
-  _renderLines(row, live) {
-    const [done, ended, numbers] = this._lines;
-    const { step, total } = live?.total ? live : row;
+  _renderLines(row, newest) {
+    const [glance, done, ended, numbers] = this._lines;
+    setText(glance, atAGlance(row.settings));
+    glance.title = t("runsGlanceTip");
+    show(glance, Boolean(glance.textContent));
+    const { step, total } = newest?.total ? newest : row;
     setText(done, `${t("runsSteps")} ${t("of", { done: count(step), total: count(total) })} · ${bytes(row.bytes)}`);
     setText(
       ended,
-      row.finished_at && !live
+      row.finished_at && !newest
         ? t("runsEnded", { when: when(row.finished_at) })
         : t("runsStarted", { when: when(row.started_at) }),
     );
-    const best = live?.best ?? row.validation;
-    const told = live?.series.length ? live.series.smoothed : row.loss;
+    const best = newest?.best ?? row.validation;
+    const told = newest?.series.length ? newest.series.smoothed : row.loss;
     const parts = [
       told !== null && t("runsLossAt", { loss: loss(told) }),
       best && t("runsBestAt", { best: t("bestAt", { loss: loss(best.loss), step: count(best.step) }) }),
@@ -172,14 +213,16 @@ export class RunCard {
   }
 
   _renderButtons(row, trains) {
+    const waits = this._asks || this._queued ? t("runsIsQueued") : "";
+    const resume = row.status === "failed" ? "runsRetryTip" : "runsResumeTip";
     const missing = row.workflow ? "" : t("runsNoWorkflow");
     const goesOn = row.early || row.status !== "finished";
     show(this._goOn, goesOn && !trains);
     enable(
       this._goOn,
       t(row.early ? "goOn" : "runsResume"),
-      row.early ? t("runsGoOnTip") : t("runsResumeTip", { step: count(row.step) }),
-      missing,
+      row.early ? t("runsGoOnTip") : t(resume, { step: count(row.step) }),
+      missing || waits,
     );
     enable(this._open, t("runsOpen"), t("runsOpenTip"), missing);
     enable(this._delete, t("runsDelete"), t("runsDeleteTip", { bytes: bytes(row.bytes) }), trains ? t("runsTrains") : "");

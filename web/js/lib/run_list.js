@@ -46,10 +46,12 @@ export class RunList {
     this._compareButton = element("button.scion-button", { type: "button", on: { click: () => this._onCompare() } });
     this._count = element("span.scion-space");
     this._reload = element("button.scion-button", { type: "button", text: "⟳", on: { click: () => this.load() } });
+    this._heading = element("h2");
     this._tools = element("div.scion-tools", {}, this._count, this._compareButton, this._reload);
     this.root = element(
       "div.scion.scion-runs",
       { on: { keydown: (event) => event.stopPropagation() } },
+      this._heading,
       this._tools,
       this._search,
       this._note,
@@ -79,6 +81,11 @@ export class RunList {
       this._timer = 0;
       this.load();
     }, SOON_MS);
+  }
+
+  /** @param {number} remaining prompts in the host's queue */
+  heardQueue(remaining) {
+    for (const card of this._cards.values()) card.heardQueue(remaining);
   }
 
   async load() {
@@ -127,6 +134,7 @@ export class RunList {
 
   _render() {
     const some = this._cards.size > 0;
+    setText(this._heading, t("runsHeading"));
     show(this._again, Boolean(this._error));
     setText(this._again, t("runsAgain"));
     show(this._tools, some);

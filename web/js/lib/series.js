@@ -44,6 +44,8 @@ export class Series {
   /** @param {number} [window] see smoothingWindow */
   constructor(window = SHORTEST_WINDOW) {
     this.length = 0;
+    /** Step of the first loss that is a number. */
+    this._begun = 0;
     this.window = window;
     /** Changes whenever the data does. */
     this.version = 0;
@@ -122,17 +124,22 @@ export class Series {
   }
 
   /**
-   * An exponential moving average whose weight follows the distance in steps. The window grows from one step to its
-   * whole length, so that the beginning is a plain mean and no bias has to be taken out.
+   * An exponential moving average whose weight follows the distance in steps: after the first loss, of step a, the loss
+   * x of step k moves the average s by (1 - exp(-d / min(k - a, w))) (x - s), where d steps have passed since the loss
+   * before it and w is the window. The window grows from one step to its whole length, so that the beginning is nearly
+   * a plain mean and no bias has to be taken out. trainer_core/engine/history.py computes the same for the list of runs.
    */
   _smoothed(i) {
     let before = i - 1;
     while (before >= 0 && Number.isNaN(this.smooth[before])) before--;
     const loss = this.loss[i];
-    if (before < 0) return loss;
     if (Number.isNaN(loss)) return NaN;
-    const seen = Math.max(1, this.step[i] - this.step[0]);
-    const weight = Math.max(1 / (i + 1), 1 - Math.exp(-(this.step[i] - this.step[before]) / Math.min(seen, this.window)));
+    if (before < 0) {
+      this._begun = this.step[i];
+      return loss;
+    }
+    const seen = this.step[i] - this._begun;
+    const weight = -Math.expm1(-(this.step[i] - this.step[before]) / Math.min(seen, this.window));
     return this.smooth[before] + weight * (loss - this.smooth[before]);
   }
 

@@ -1,7 +1,8 @@
 /** English words of the runs in the sidebar. */
 
 export const RUNS = {
-  runsTitle: "Scion runs",
+  runsTitle: "Runs",
+  runsHeading: "Scion runs",
   runsTip: "Scion: every training run",
   runsNone: "No runs yet. Queue a workflow with Train LoRA: its run appears here.",
   runsNoneFound: "No run is called so.",
@@ -10,7 +11,7 @@ export const RUNS = {
   runsAgain: "Try again",
   runsReload: "Load the list again",
   runsSearch: "Search by name",
-  runsList: "Runs, the newest first",
+  runsList: "Runs, the latest first",
   runsCount: "Runs: {count}",
   runsSelect: "Select",
   runsSelected: "Selected",
@@ -33,7 +34,10 @@ export const RUNS = {
   runsNotCopied: "The browser does not allow copying here. The path is {path}",
   runsResume: "Resume",
   runsResumeTip: "Opens the workflow of this run in a tab and queues it: it goes on from step {step}",
+  runsRetryTip:
+    "Opens the workflow of this run in a tab and queues it: it goes on from step {step}. As it is, it may fail again.",
   runsGoOnTip: "The run ended early: opens its workflow in a tab and queues it to train the remaining steps",
+  runsIsQueued: "This run is queued",
   runsOpen: "Open workflow",
   runsOpenTip: "Opens the workflow of this run in a new tab",
   runsNoWorkflow: "No workflow was kept with this run: a script queued it, or an older version. Queue its workflow again.",
@@ -42,12 +46,17 @@ export const RUNS = {
   runsDelete: "Delete",
   runsDeleteTip: "Deletes the run with all that is in its folder: {bytes}",
   runsTrains: "This run trains now; stop it first",
-  runsDeleteAsk: "Delete {name} with its LoRA, checkpoints and previews? {bytes} are freed. This cannot be undone.",
+  runsDeleteAsk:
+    "Delete {name} with its LoRA, checkpoints and previews? {bytes} are freed. LoRAs saved in models/loras stay. This cannot be undone.",
   runsDeleted: "Deleted {name}: {bytes} freed.",
   runsChart: "Smoothed losses by step: {names}",
   runsLossHere: "{name}: {loss}",
   runsSetting: "Setting",
   runsSteps: "Steps",
+  runsDataset: "Dataset",
+  runsWired: "wired pictures",
+  runsRank: "rank {rank}",
+  runsGlanceTip: "Rank and learning rate",
   runsSame: "All settings that decide the weights are the same; pictures or base model may differ.",
   runsNoCurve: "None of these runs has a loss",
   runsUnset: "not set",
