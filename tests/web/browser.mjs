@@ -69,7 +69,7 @@ export class World {
   tell(...events) {
     return this._post(
       "tell",
-      events.map(([name, data]) => ({ type: name.startsWith("execut") ? name : `scion.${name}`, data })),
+      events.map(([name, data]) => ({ type: name.startsWith("execut") || name === "status" ? name : `scion.${name}`, data })),
     );
   }
 

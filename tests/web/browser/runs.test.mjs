@@ -33,7 +33,7 @@ describe("runs in the sidebar", { skip }, () => {
     await world.state({ ...empty, ...state });
     const page = await world.page(more);
     opened.push(page);
-    await page.getByRole("button", { name: more.locale === "zh" ? /训练记录/ : /Scion/ }).click();
+    await page.getByRole("button", { name: more.locale === "zh" ? /训练记录/ : /^Scion: every/ }).click();
     await page.locator(".scion-runs").waitFor();
     return page;
   };
@@ -48,10 +48,11 @@ describe("runs in the sidebar", { skip }, () => {
     });
     await card(page, "dog").waitFor();
     assert.equal(await page.locator(".scion-runs .scion-space").innerText(), "Runs: 4");
+    assert.equal(await page.locator(".scion-runs h2").innerText(), "Scion runs");
     const said = await card(page, "fox").innerText();
     assert.match(
       said,
-      /✓ Finished[\s\S]*Steps 1,200 of 1,200 · 3\.0 MiB[\s\S]*Ended [\s\S]*Loss 0\.1082 · Best validation 0\.1231, step 600/,
+      /✓ Finished[\s\S]*rank 16 · 1\.2e-3\s+Steps 1,200 of 1,200 · 3\.0 MiB[\s\S]*Ended [\s\S]*Loss 0\.1082 · Best validation 0\.1231, step 600/,
     );
     assert.match(said, /fox\.safetensors/);
     assert.match(await card(page, "dog").innerText(), /■ Stopped[\s\S]*700 of 1,200[\s\S]*no LoRA file yet/);
@@ -81,11 +82,25 @@ describe("runs in the sidebar", { skip }, () => {
     assert.equal(await button(its, "Delete").getAttribute("title"), "This run trains now; stop it first");
     assert.equal(await button(its, "Resume").count(), 0);
     const before = (await asked("list")).length;
+    // A loss that is far from the row's: it is what the card keeps when the run ends, until the server says the same.
     for (let first = 701; first < 800; first += 10)
       await world.tell(["step", { ...of("5", dog.run), ...steps(first, 10, 1200) }]);
     await its.getByText("Steps 800 of 1,200").waitFor();
     assert.equal((await asked("list")).length, before);
-    await world.state({ list: [fox, { ...dog, status: "finished", step: 1200 }] });
+    const shown = await its.getByText(/^Loss/).innerText();
+    await world.state({ list: [fox, { ...dog, status: "finished", step: 1200, loss: 0.5 }] });
+    await page.evaluate(async () => {
+      const { store } = await import("/extensions/scion/js/panel.js");
+      store.listen(
+        (_, what) =>
+          what === "finished" &&
+          requestAnimationFrame(() =>
+            requestAnimationFrame(() => {
+              window.__ended = [...document.querySelectorAll(".scion-run-live, .scion-run")].map((one) => one.innerText).join();
+            }),
+          ),
+      );
+    });
     await world.tell([
       "finished",
       { ...of("5", dog.run), status: "finished", step: 1200, total: 1200, lora: "dog.safetensors", lines: [] },
@@ -93,6 +108,9 @@ describe("runs in the sidebar", { skip }, () => {
     await card(page, "fox").waitFor();
     await its.getByText("✓ Finished").waitFor();
     assert.equal((await asked("list")).length, before + 1);
+    const ended = await page.evaluate(() => window.__ended);
+    assert.ok(ended.includes("✓ Finished") && ended.includes(shown.split(" · ")[0]), ended);
+    await its.getByText("Loss 0.5000").waitFor();
   });
 
   test("resuming opens the run's workflow in a tab of its own and queues it; what is open already is queued as it is", async () => {
@@ -120,11 +138,43 @@ describe("runs in the sidebar", { skip }, () => {
     assert.deepEqual(page.faults, []);
   });
 
+  test("what failed says why, at most in three lines; a run that is queued cannot be queued again until it had its turn", async () => {
+    const failure = `The pictures are gone. ${"A long story follows here. ".repeat(20)}`;
+    const bad = { ...dog, status: "failed", failure };
+    const kept = workflow([5], { id: "33333333-3333-4333-8333-333333333333" });
+    const page = await open({ list: [bad], runs: { [dog.run]: history(dog.run, 700) }, workflows: { [dog.run]: kept } });
+    const its = card(page, "dog");
+    await its.getByText("✕ Failed").waitFor();
+    const told = its.locator(".scion-run-failure");
+    assert.equal(await told.getAttribute("title"), failure);
+    assert.ok((await told.boundingBox()).height < 60);
+    const resume = button(its, "Resume");
+    assert.match(await resume.getAttribute("title"), /in a tab and queues it: it goes on from step 700\. .*may fail again/);
+    const before = (await asked("queued")).length;
+    await resume.click();
+    await resume.click({ force: true });
+    await page.getByText("Queued: dog goes on from step 700.").waitFor();
+    await resume.click({ force: true });
+    if (SHOTS) await page.screenshot({ path: `${SHOTS}/runs-failed.png` });
+    assert.equal(await resume.getAttribute("title"), "This run is queued");
+    const status = (queue_remaining) => ["status", { status: { exec_info: { queue_remaining } } }];
+    await world.tell(status(1));
+    await page.waitForTimeout(100);
+    assert.equal(await resume.getAttribute("aria-disabled"), "true");
+    await world.tell(status(0));
+    await its.locator('button[aria-disabled="false"]', { hasText: "Resume" }).waitFor();
+    assert.equal((await asked("queued")).length, before + 1);
+    assert.deepEqual(page.faults, []);
+  });
+
   test("deleting asks first, names the size, and says what was freed", async () => {
     const page = await open({ list: [fox, dog] });
     await button(card(page, "dog"), "Delete").click();
     const question = page.getByRole("dialog");
-    assert.match(await question.innerText(), /Delete dog with its LoRA[\s\S]*3\.0 MiB[\s\S]*dog-222222222222/);
+    assert.match(
+      await question.innerText(),
+      /Delete dog with its LoRA[\s\S]*3\.0 MiB[\s\S]*models\/loras stay[\s\S]*dog-222222222222/,
+    );
     if (SHOTS) await page.screenshot({ path: `${SHOTS}/runs-delete.png` });
     await page.keyboard.press("Escape");
     await question.waitFor({ state: "detached" });
@@ -141,14 +191,16 @@ describe("runs in the sidebar", { skip }, () => {
     const settings = (rank, rate) => ({
       "adapter.rank": rank,
       "optimizer.learning_rate": rate,
-      "run.seed": 1,
+      "run.steps": rank,
       "adapter.targets": ["attention"],
+      "adapter.start_from": rank === 32 ? "" : null,
     });
+    const other = { ...dog, name: "fox", settings: { ...dog.settings, "adapter.rank": 32 } };
     const page = await open({
-      list: [fox, { ...dog, name: "fox" }, cat],
+      list: [fox, other, cat],
       runs: {
         [fox.run]: history(fox.run, 1200, 1200, { status: "finished", settings: settings(16, 1e-4) }),
-        [dog.run]: history(dog.run, 700, 1200, { settings: settings(32, 1e-4) }),
+        [dog.run]: history(dog.run, 700, 1200, { settings: settings(32, 1e-4), dataset: ["dogs", ""], loss: 0.2 }),
       },
     });
     await card(page, "cat").waitFor();
@@ -163,16 +215,19 @@ describe("runs in the sidebar", { skip }, () => {
     const rows = await dialog.locator("tbody tr").allInnerTexts();
     assert.deepEqual(
       rows.map((row) => row.split("\t")[0]),
-      ["Steps", "Best validation", "adapter.rank"],
+      ["Steps", "Best validation", "Dataset", "rank"],
     );
-    assert.match(rows[2], /16\s+32/);
-    assert.match(await dialog.locator("thead").innerText(), /fox-111111111111[\s\S]*dog-222222222222/);
+    assert.match(rows[2], /fox\s+dogs, wired pictures/);
+    assert.match(rows[3], /16\s+32/);
+    assert.equal(await dialog.locator("tbody th", { hasText: "rank" }).getAttribute("title"), "adapter.rank");
+    assert.match(await dialog.locator("thead").innerText(), /fox · rank 16[\s\S]*fox · rank 32/);
+    assert.match(await dialog.locator(".scion-curves-legend").innerText(), /16: 0\.1082\s[\s\S]*32: 0\.2000/);
     await dialog.locator("canvas").focus();
     await page.keyboard.press("End");
-    assert.match(await dialog.locator(".scion-curves-legend").innerText(), /dog-222222222222: –[\s\S]*step 1,200/);
+    assert.match(await dialog.locator(".scion-curves-legend").innerText(), /rank 32: –[\s\S]*step 1,200/);
     await page.keyboard.press("Home");
     for (let i = 0; i < 5; i++) await page.keyboard.press("Shift+ArrowRight");
-    assert.match(await dialog.locator(".scion-curves-legend").innerText(), /dog-222222222222: 0\.\d+[\s\S]*step 601/);
+    assert.match(await dialog.locator(".scion-curves-legend").innerText(), /rank 32: 0\.\d+[\s\S]*step 601/);
     await button(dialog, "log").click();
     await page.waitForTimeout(200);
     if (SHOTS) await page.screenshot({ path: `${SHOTS}/runs-compare.png` });

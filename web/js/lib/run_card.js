@@ -100,8 +100,9 @@ export class RunCard {
 
   /** @param {number} remaining prompts in the host's queue: while there are any, this one may be among them */
   heardQueue(remaining) {
-    if (remaining && !this._asks) return;
-    this._queued = remaining > 0;
+    const queued = remaining > 0 && (this._queued || this._asks);
+    if (queued === this._queued) return;
+    this._queued = queued;
     this.render();
   }
 
