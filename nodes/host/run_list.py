@@ -48,7 +48,7 @@ def history(folder: RunFolder, points: int, after: int, every_setting: bool) -> 
     """A run with its history after a step; None where it was deleted.
 
     Args:
-        every_setting: all that decide its weights, not SETTINGS alone; and its dataset.
+        every_setting: all that decide its weights, not SETTINGS alone.
 
     Raises:
         ScionError: another version of Scion wrote it.

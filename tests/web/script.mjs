@@ -89,6 +89,7 @@ export const listed = (run, more = {}) => ({
   name: run.replace(/-[0-9a-f]{12}$/, ""),
   status: "finished",
   early: false,
+  failure: "",
   active: false,
   step: 1200,
   total: 1200,

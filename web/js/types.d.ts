@@ -60,9 +60,9 @@ export interface History {
 export interface Listed {
   run: string;
   name: string;
-  status: "unfinished" | "stopped" | "finished" | "failed";
-  /** Why it failed. */
-  failure?: string;
+  status: "unfinished" | "stopped" | "finished";
+  /** What ended it, where that was an error. */
+  failure: string;
   early: boolean;
   active: boolean;
   step: number;

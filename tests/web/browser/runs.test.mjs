@@ -140,7 +140,7 @@ describe("runs in the sidebar", { skip }, () => {
 
   test("what failed says why, at most in three lines; a run that is queued cannot be queued again until it had its turn", async () => {
     const failure = `The pictures are gone. ${"A long story follows here. ".repeat(20)}`;
-    const bad = { ...dog, status: "failed", failure };
+    const bad = { ...dog, status: "unfinished", failure };
     const kept = workflow([5], { id: "33333333-3333-4333-8333-333333333333" });
     const page = await open({ list: [bad], runs: { [dog.run]: history(dog.run, 700) }, workflows: { [dog.run]: kept } });
     const its = card(page, "dog");

@@ -144,10 +144,7 @@ export class RunCard {
     const { row, _live: live, _newest: newest } = this;
     setText(this._name, row.name);
     setText(this._id, `${t("run")} ${row.run}`);
-    setText(
-      this._status,
-      stateText(newest ?? { ...row, status: row.active ? "training" : row.status, live: row.active, phase: null }),
-    );
+    setText(this._status, stateText(newest ?? { ...row, status: statusOf(row), live: row.active, phase: null }));
     this.root.classList.toggle("scion-run-live", Boolean(live) || row.active);
     this._renderFailure(row, newest);
     this._renderPictures(row, newest);
@@ -158,7 +155,7 @@ export class RunCard {
   }
 
   _renderFailure(row, newest) {
-    const told = newest ? newest.status === "failed" && newest.message : row.status === "failed" && !row.active && row.failure;
+    const told = newest ? newest.status === "failed" && newest.message : !row.active && row.failure;
     setText(this._failure, told || "");
     this._failure.title = told || "";
     show(this._failure, Boolean(told));
@@ -215,7 +212,7 @@ export class RunCard {
 
   _renderButtons(row, trains) {
     const waits = this._asks || this._queued ? t("runsIsQueued") : "";
-    const resume = row.status === "failed" ? "runsRetryTip" : "runsResumeTip";
+    const resume = row.failure ? "runsRetryTip" : "runsResumeTip";
     const missing = row.workflow ? "" : t("runsNoWorkflow");
     const goesOn = row.early || row.status !== "finished";
     show(this._goOn, goesOn && !trains);
@@ -238,6 +235,12 @@ export class RunCard {
 
 /** @param {import("../types").Listed} row @returns {string} in the host's output folder */
 export const loraPath = (row) => `scion/${row.run}/${row.lora}`;
+
+/** @param {import("../types").Listed} row */
+function statusOf(row) {
+  if (row.active) return "training";
+  return row.failure ? "failed" : row.status;
+}
 
 /** @returns {[number, number][]} */
 function pointsOf(series, total) {

@@ -118,6 +118,9 @@ export class RunList {
       const place = before ? before.nextSibling : this._list.firstChild;
       if (place !== card.root) this._list.insertBefore(card.root, place);
       before = card.root;
+      // What is compared is in the order of the list, too.
+      this._cards.delete(row.run);
+      this._cards.set(row.run, card);
     }
     for (const view of this._store.live()) if (view.run) this._cards.get(view.run)?.follow(view);
   }
