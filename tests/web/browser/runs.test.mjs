@@ -262,7 +262,7 @@ describe("runs in the sidebar", { skip }, () => {
       await world.state(empty);
       await page
         .getByRole("button", { name: "Load the list again" })
-        .click({ timeout: 500 })
+        .click({ timeout: 2000 })
         .catch(() => {});
       await page.getByText("No runs yet").waitFor();
       await world.state({ ...empty, list });
