@@ -136,13 +136,13 @@ class LoadImageCaptionDataset(io.ComfyNode):
     def execute(cls, folder, images=None, captions=None, more=None, mask_folder=None, **held):
         from ..trainer_core.data.scan import scan_folder, scan_memory
         from ..trainer_core.errors import BadInput
-        from .host.running import Watch, cancelled, end
+        from .host.running import Watch, announce_checking, cancelled, end
 
         path = "" if images is not None else str(datasets.dataset_folder(folder[0]))
         config = _config({name: values[0] for name, values in held.items()}, path, (mask_folder or [NO_MASKS])[0])
         # A regularisation folder has no trigger word, whatever the widget says.
         [own] = config.parts()
-        watch = Watch(cls.hidden.unique_id, "Checked")
+        watch = Watch(cls.hidden.unique_id, announce_checking)
         if images is not None:
             pictures = [picture for batch in images for picture in batch]
             scan = scan_memory(pictures, captions, own, watch, cancelled)

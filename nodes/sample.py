@@ -54,7 +54,7 @@ class SampleTrainingModel(io.ComfyNode):
         if not config.prompts:
             raise BadInput("prompts: is empty; write one prompt a line")
         memory.release()
-        watch = running.Watch(cls.hidden.unique_id, "Step")
+        watch = running.Watch(cls.hidden.unique_id, running.say_steps)
         with memory.ours(), said_of_widgets(WIDGETS):
             told = config.prompts, config.negative
             loaded, entries = sampler.load_with_prompts(model.base, lora, *told, strength, str(memory.device()))

@@ -1,7 +1,7 @@
 """A node while it works: whether the user has cancelled, and what the node shows of it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -52,11 +52,21 @@ def say(text: str, node: str) -> None:
         server.send_progress_text(text, node, server.client_id)
 
 
+def say_steps(done: int, total: int, node: str) -> None:
+    say(f"Step {done:,} of {total:,}", node)
+
+
 def announce_lora(name: str, text: str, node: str) -> None:
     """A saved LoRA: told on the node, and to the page, whose LoRA loaders list it then."""
     say(text, node)
     if server := server_of_host():
         server.send_sync("scion.saved", {"node": node, "name": name}, server.client_id)
+
+
+def announce_checking(done: int, total: int, node: str) -> None:
+    """Pictures that a dataset's node has looked at: told to all pages, whose contact sheets say it."""
+    if server := server_of_host():
+        server.send_sync("scion.checking", {"node": node, "done": done, "total": total}, None)
 
 
 def advance(bar: comfy.utils.ProgressBar, step: int, total: int, preview: tuple | None = None) -> None:
@@ -68,16 +78,20 @@ def advance(bar: comfy.utils.ProgressBar, step: int, total: int, preview: tuple 
 
 
 class Watch:
-    """Progress of something countable on a node: (done, total)."""
+    """Progress of something countable on a node: (done, total).
 
-    def __init__(self, node: str, what: str = ""):
-        self._node, self._what, self._bar, self._said = node, what, None, 0.0
+    Args:
+        tell: what else is to be told of it, (done, total, node); not more often than a page can follow.
+    """
+
+    def __init__(self, node: str, tell: Callable[[int, int, str], None] | None = None):
+        self._node, self._tell, self._bar, self._told = node, tell, None, 0.0
 
     def __call__(self, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = comfy.utils.ProgressBar(total, node_id=self._node)
         advance(self._bar, done, total)
         now = time.monotonic()
-        if self._what and (now - self._said >= INTERVAL or done == total):
-            self._said = now
-            say(f"{self._what} {done:,} of {total:,}", self._node)
+        if self._tell and (now - self._told >= INTERVAL or done == total):
+            self._told = now
+            self._tell(done, total, self._node)

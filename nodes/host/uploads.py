@@ -16,6 +16,18 @@ RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that mean devices on Windows."""
 
 
+def is_picture(name: str) -> bool:
+    """By its ending alone."""
+    return name.lower().endswith(ENDINGS)
+
+
+class AlreadyThere(ValueError):
+    """Another file of that name is in the dataset, in words for a person."""
+
+    def __init__(self):
+        super().__init__("is there already; rename it, or replace that one.")
+
+
 class Upload:
     """One file on its way into a folder.
 
@@ -31,7 +43,7 @@ class Upload:
             raise ValueError("is neither a picture (.jpg, .jpeg, .png, .webp, .bmp, .avif) nor a caption (.txt).")
         self.path, self._replace = folder / name, replace
         if not replace and self.path.exists():
-            raise ValueError("is there already; rename it, or replace that one.")
+            raise AlreadyThere
         folder.mkdir(parents=True, exist_ok=True)
         self._partial = folder / PARTIAL.replace("*", secrets.token_hex(8))
         self._file = open(self._partial, "xb")
@@ -48,7 +60,7 @@ class Upload:
             ValueError: it is not what its name says, or another of that name is there; in words for a person.
         """
         self._file.close()
-        if self.path.name.lower().endswith(ENDINGS):
+        if is_picture(self.path.name):
             check_picture(str(self._partial))
         else:
             captions.read_text(self._partial)
@@ -58,10 +70,10 @@ class Upload:
         try:
             os.link(self._partial, self.path)  # which refuses where a file of that name has come meanwhile
         except FileExistsError:
-            raise ValueError("is there already; rename it, or replace that one.") from None
+            raise AlreadyThere from None
         except OSError:  # a file system without links
             if self.path.exists():
-                raise ValueError("is there already; rename it, or replace that one.") from None
+                raise AlreadyThere from None
             os.replace(self._partial, self.path)
 
     def close(self) -> None:

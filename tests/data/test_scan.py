@@ -118,7 +118,9 @@ def test_every_damaged_file_is_reported_and_the_good_one_kept(kit):
     assert [p.split(":")[0] for p in scan.problems] == sorted(damaged)
     said = {p.split(":")[0]: p for p in scan.problems}
     assert "0 bytes" in said["empty.png"] and "is no picture" in said["text.png"] and "cut off" in said["cut.jpg"]
+    assert said["text.png"].endswith("; replace or delete it, or set skip_bad to leave it out.")
     kept = kit.scan(skip_bad=True)
+    assert not any("set skip_bad" in note for note in kept.notes)
     assert kept.problems == [] and len(kept.items) == 2
     assert sum(note.startswith("left out: ") for note in kept.notes) == len(damaged)
 

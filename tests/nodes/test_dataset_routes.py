@@ -59,6 +59,9 @@ def test_items_come_with_caption_size_and_what_is_wrong(ask, things):
     }
     assert (b["key"], b["caption"], b["problem"]) == ("b.jpg", "", "has no caption.")
     assert (c["key"], c["width"], c["problem"][:13]) == ("train/c.png", None, "is no picture")
+    assert c["problem"].endswith("; replace or delete it, or set skip_bad to leave it out.")
+    [c] = ask("GET", f"{THINGS}/items?offset=2&skip_bad=1").body["items"]
+    assert c["problem"].endswith("; replace or delete it.")
 
 
 def test_pages_and_buckets_are_those_asked_for(ask, things):
@@ -171,6 +174,16 @@ def test_files_that_are_not_what_they_say_are_refused_and_leave_nothing(send, th
     assert refused["a.png"] == "is there already; rename it, or replace that one."
     assert sorted(path.name for path in things.iterdir()) == before
     assert not (things.parent / "up.png").exists()
+
+
+def test_a_caption_is_not_taken_behind_a_picture_that_is_refused(send, things, encoded):
+    files = {"e.png": b"<script>", "e.txt": b"e", "f.png": b"<script>", "f.bmp": encoded, "f.txt": b"f"}
+    written, refused = send(files)
+    assert (written, list(refused)) == (["f.bmp", "f.txt"], ["e.png", "e.txt", "f.png"])
+    assert refused["e.txt"] == "belongs to a picture that was refused."
+    (things / "a.txt").unlink()
+    # The picture is in the dataset already, so its caption has a place.
+    assert send({"a.png": encoded, "a.txt": b"a"})[0] == ["a.txt"]
 
 
 def test_a_file_is_replaced_only_where_that_is_asked_and_the_new_one_is_good(send, things, encoded):

@@ -64,7 +64,8 @@ def test_dataset_gives_the_scan_the_sheet_and_the_report(dataset, host):
     assert [item.caption for item in found.scan.items] == ["a thing", "another"]
     assert sheet.shape[0] == 1 and sheet.shape[-1] == 3 and made.ui.shape == tuple(sheet.shape)
     assert "2 pictures" in report
-    assert host.server.texts[-1] == ("7", "Checked 2 of 2")
+    assert host.server.texts == []
+    assert host.server.sent[-1] == ("scion.checking", {"node": "7", "done": 2, "total": 2})
     assert host.work.progress[-1] == ("7", 2, 2)
 
 

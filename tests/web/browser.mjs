@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/usr/bin/google-chrome-stable"];
 const READY_MS = 120_000;
+const LATE_MS = 1500;
 const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"];
 
 /** What is needed, or why the tests cannot run. Named by the environment: PLAYWRIGHT_MODULES, FRONTEND, STUB_PYTHON, BROWSER. */
@@ -85,8 +86,8 @@ export class World {
     return (await fetch(`${this.base}/stub/asked`)).json();
   }
 
-  /** A page with the frontend ready and an empty graph. */
-  async page({ vue = false, theme = "dark", width = 1100, height = 900, locale = "en", density = 1 } = {}) {
+  /** A page with the frontend ready and an empty graph; scripts that `late` names come after all others. */
+  async page({ vue = false, theme = "dark", width = 1100, height = 900, locale = "en", density = 1, late = "" } = {}) {
     const page = await this.browser.newPage({ viewport: { width, height }, deviceScaleFactor: density });
     page.faults = [];
     page.on("pageerror", (error) => page.faults.push(error.stack ?? error.message));
@@ -99,6 +100,10 @@ export class World {
       (url) => url.hostname !== "127.0.0.1" && url.protocol.startsWith("http"),
       (route) => route.abort(),
     );
+    await page.route(`**/extensions/scion/js/${late || "none"}`, async (route) => {
+      await new Promise((resolve) => setTimeout(resolve, LATE_MS));
+      return route.continue();
+    });
     const own = {
       "Comfy.VueNodes.Enabled": vue,
       "Comfy.ColorPalette": theme,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { PAGE, Pages } from "../../web/js/lib/pages.js";
-import { bucketOf, captioned, keptOf, problemOf, summary, wordsIn } from "../../web/js/lib/sheet_words.js";
+import { bucketOf, captioned, keptOf, problemOf, summary, warning, wordsIn } from "../../web/js/lib/sheet_words.js";
 import { Thumbnails } from "../../web/js/lib/thumbnails.js";
 import { bytesOf, filesOf, isDatasetName, portions, proposed, send, sorted } from "../../web/js/lib/upload.js";
 import { CELL, columnsIn, moved, placeOf, windowOf } from "../../web/js/lib/window.js";
@@ -95,7 +95,8 @@ test("a sheet says what is in a dataset", () => {
   assert.match(summary({ ...page, count: 5000, buckets: [] }, true).text, /^5,000 pictures .* 12 checked$/);
   assert.equal(summary(page, true).tip, "512×640: 9");
   const item = { key: "a.png", caption: "", width: 64, height: 64, bucket: [512, 640], problem: "has no caption." };
-  assert.deepEqual([problemOf(item), bucketOf(item)], ["no caption", "512×640"]);
+  assert.deepEqual([problemOf(item), bucketOf(item), warning(item)], ["no caption", "512×640", "⚠ no caption"]);
+  assert.equal(warning({ ...item, key: "in/a.png", problem: "is damaged." }), "⚠ a.png is damaged.");
   assert.deepEqual([keptOf(item), keptOf({ ...item, bucket: null })], [{ across: 0.8, up: 1 }, null]);
   assert.deepEqual(captioned(item, " a\n fox "), { ...item, caption: "a fox", problem: null });
   assert.equal(captioned({ ...item, width: null, problem: "is damaged." }, "x").problem, "is damaged.");
@@ -115,6 +116,11 @@ test("files come out of dropped folders by their names alone; what is no picture
   assert.equal(found.folder, "10_fox");
   const { taken, left, twice } = sorted([...found.files, file("notes.md"), file("a.txt")]);
   assert.deepEqual([taken.map(({ name }) => name), left, twice], [["0.png", "a.PNG", "a.txt"], ["notes.md"], ["0.png"]]);
+  const mixed = sorted(["b.txt", "a.txt", "b.png", "a.png"].map((name) => file(name))).taken;
+  assert.deepEqual(
+    mixed.map(({ name }) => name),
+    ["a.png", "a.txt", "b.png", "b.txt"],
+  );
 });
 
 test("names are those that the server takes", () => {
@@ -135,6 +141,11 @@ test("files are sent in portions, and what was written stays when a later one fa
   assert.deepEqual(
     portions(files).map((portion) => portion.length),
     [50, 2, 1],
+  );
+  const last = [...files.slice(0, 50), file("49.txt", 1), file("50.png", 1)];
+  assert.deepEqual(
+    portions(last).map((portion) => portion.at(-1)?.name),
+    ["49.txt", "50.png"],
   );
   const told = [];
   const routes = {

@@ -14,6 +14,7 @@ from .catalogue import Catalogue, catalogue_of, outdate_all
 from .config import DatasetConfig
 from .layout import Found, tables_of
 from .pictures import ENDINGS, Checked
+from .scan import remedied
 from .walk import CAPTION_ENDINGS, is_inside
 
 PIXEL_STEP = 8
@@ -102,7 +103,7 @@ def page(config: DatasetConfig, wanted: Wanted, cache: Path | None = None) -> Pa
         uncaptioned=sum(not found.caption for found in listing.found),
         buckets=Counter(_bucket(one.width, one.height, buckets) for one in opened).most_common() if buckets else [],
         table=table and table.relative_to(folder).as_posix(),
-        items=[_shown(found, catalogue, buckets) for found in here],
+        items=[_shown(found, catalogue, buckets, config) for found in here],
         problems=_some(wrong + listing.problems),
         notes=_some(listing.notes),
     )
@@ -137,9 +138,10 @@ def _bucket(width: int, height: int, buckets: tuple[Bucket, ...]) -> Bucket:
     return nearest_bucket(width, height, buckets)
 
 
-def _shown(found: Found, catalogue: Catalogue, buckets: tuple[Bucket, ...]) -> Shown:
+def _shown(found: Found, catalogue: Catalogue, buckets: tuple[Bucket, ...], config: DatasetConfig) -> Shown:
     picture = catalogue.known(found)
-    problem = _unusable(found, picture) or (None if found.caption else UNCAPTIONED)
+    wrong = remedied(picture, config) if isinstance(picture, str) else _unusable(found, picture)
+    problem = wrong or (None if found.caption else UNCAPTIONED)
     if not isinstance(picture, Checked):
         return Shown(found.key, found.caption, None, None, None, problem)
     bucket = _bucket(picture.width, picture.height, buckets) if buckets else None

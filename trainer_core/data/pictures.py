@@ -152,7 +152,7 @@ def _bytes_of(picture: Picture) -> bytes | Image.Image:
             raise ValueError(f"has {size:,} bytes (at most {FILE_BYTES_MOST:,}); save it smaller.")
         return Path(picture).read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror or error}).") from None
+        raise ValueError(f"cannot be read ({error.strerror or error}); repair or delete it.") from None
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -160,7 +160,9 @@ def _opened(data: bytes) -> Image.Image:
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("is no picture: its content is none of JPEG, PNG, WebP, BMP or AVIF.") from None
+        raise ValueError(
+            "is no picture: its content is none of JPEG, PNG, WebP, BMP or AVIF; replace or delete it."
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow says how many only in its message.
         told = re.search(r"\((\d+) pixels\)", str(error))

@@ -135,7 +135,7 @@ def _check(
         contextlib.closing(_masks_of(listing.found, config)) as masks_of,
     ):
         for done, (found, picture, mask) in enumerate(zip(listing.found, looked_at, masks_of, strict=True), 1):
-            outcome = picture if isinstance(picture, str) else _item(found, picture, mask, config)
+            outcome = remedied(picture, config) if isinstance(picture, str) else _item(found, picture, mask, config)
             if isinstance(outcome, str):
                 problems.append(f"{_name(found)}: {outcome}")
             elif outcome is None:
@@ -155,6 +155,11 @@ def _check(
     if config.skip_bad and items:
         notes, problems = [*(f"left out: {problem}" for problem in problems), *notes], []
     return Scan(items, problems, notes, stopped)
+
+
+def remedied(wrong: str, config: DatasetConfig) -> str:
+    """What is wrong with a picture's file, with the setting that leaves such files out where that is not set."""
+    return wrong if config.skip_bad else f"{wrong.removesuffix('.')}, or set skip_bad to leave it out."
 
 
 def _looked_at(listed: list[Found], index: ScanIndex) -> Iterator[Checked | str]:

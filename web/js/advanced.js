@@ -9,10 +9,12 @@ const PREFIX = "Scion";
 
 const isAdvanced = (widget) => Boolean(widget.options?.advanced);
 
+/** What a person has given the node beyond its least height stays. */
 function fold(node, hidden) {
+  const [, before] = node.computeSize();
   for (const widget of node.widgets.filter(isAdvanced)) widget.hidden = hidden;
-  const [, height] = node.computeSize();
-  node.setSize([node.size[0], height]);
+  const [, least] = node.computeSize();
+  node.setSize([node.size[0], Math.max(least, node.size[1] + least - before)]);
   node.setDirtyCanvas(true, true);
 }
 
@@ -28,6 +30,9 @@ function addToggle(node) {
   toggle.serialize = false;
   toggle.options.serialize = false;
   toggle.options.canvasOnly = true;
+  // Right behind the settings, before the pack's own parts of the node: which of our scripts comes first is chance.
+  node.widgets.splice(node.widgets.indexOf(toggle), 1);
+  node.widgets.splice(node.widgets.findLastIndex((widget) => widget.serialize !== false) + 1, 0, toggle);
 }
 
 app.registerExtension({

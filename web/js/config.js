@@ -87,6 +87,25 @@ function fill(node, preset) {
   refresh();
 }
 
+/** Values are saved by place, with a hole for a widget that is not saved; they are read without one. */
+function leavesNoHole(node) {
+  const { onSerialize } = node;
+  node.onSerialize = function (saved, ...given) {
+    if (saved.widgets_values) {
+      saved.widgets_values = saved.widgets_values.filter((_, place) => this.widgets[place]?.serialize !== false);
+    }
+    onSerialize?.call(this, saved, ...given);
+  };
+}
+
+/** The box has no label of its own. */
+function sayPrompts(node) {
+  const box = node.widgets.find((widget) => widget.name === "preview_prompts");
+  if (!box) return;
+  box.options.placeholder = t("preset.prompts");
+  if (box.element) box.element.placeholder = t("preset.prompts");
+}
+
 function addChoice(node) {
   const choose = (said) => {
     const preset = Object.keys(told.presets).find((name) => named(name) === said);
@@ -96,10 +115,9 @@ function addChoice(node) {
   const choice = node.addWidget("combo", WIDGET, "", choose, { values: [""], serialize: false });
   choice.serialize = false;
   choice.label = t("preset");
-  // Behind all that is saved, for values are saved by place; before the button that unfolds.
   node.widgets.splice(node.widgets.indexOf(choice), 1);
-  const last = node.widgets.findIndex((widget) => widget.serialize === false);
-  node.widgets.splice(last < 0 ? node.widgets.length : last, 0, choice);
+  node.widgets.unshift(choice);
+  leavesNoHole(node);
   const [, height] = node.computeSize();
   node.setSize([node.size[0], height]);
 }
@@ -139,6 +157,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.comfyClass === TRAIN) after(node, "onConnectionsChange", refresh);
+    if (node.comfyClass === CONFIG) sayPrompts(node);
     if (!told.idle[node.comfyClass]) return;
     if (node.comfyClass === CONFIG) {
       // A workflow that is loaded puts its own value over it.

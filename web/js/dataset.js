@@ -7,6 +7,8 @@ import { Routes } from "./lib/api.js";
 import { passOn } from "./lib/canvas.js";
 import { styleSheet } from "./lib/dom.js";
 import { hidePictures } from "./lib/host_view.js";
+import { refreshLists } from "./lib/lists.js";
+import { executionIds } from "./lib/place.js";
 import { MIN_HEIGHT, Sheet } from "./lib/sheet.js";
 import { loaded, t } from "./lib/text.js";
 import { dropped, filesOf, proposed, sorted } from "./lib/upload.js";
@@ -25,10 +27,15 @@ const SETTINGS = {
   bucket_step: "bucket_step",
   width: "width",
   height: "height",
+  skip_bad: "skip_bad",
 };
+/** A run is over, also one that was cancelled in the midst of checking. */
+const ENDS = ["execution_success", "execution_error", "execution_interrupted", "reconnected"];
 const WATCHED = ["folder", "missing_captions", "default_caption", "crop", ...Object.keys(SETTINGS)];
 
 const routes = new Routes(api);
+/** Of the nodes that are in a graph. @type {Map<any, Sheet>} */
+const sheets = new Map();
 
 function toast(message) {
   app.extensionManager?.toast?.add({ severity: "warn", summary: "Scion", detail: message, life: TOAST_MS });
@@ -69,7 +76,7 @@ function names(node) {
 }
 
 async function choose(node, name) {
-  await app.refreshComboInNodes?.();
+  await refreshLists(app);
   const widget = widgetOf(node, "folder");
   if (!widget || widget.value === name || isLinked(node, "folder") || !names(node).includes(name)) return;
   widget.value = name;
@@ -150,11 +157,15 @@ function watch(node, sheet) {
   node.onConfigure = after(onConfigure, changed);
   node.onConnectionsChange = after(onConnectionsChange, changed);
   node.onAdded = after(onAdded, () => {
+    sheets.set(node, sheet);
     sheet.attach();
     changed();
     words().then(() => sheet.render());
   });
-  node.onRemoved = after(onRemoved, () => sheet.detach());
+  node.onRemoved = after(onRemoved, () => {
+    sheets.delete(node);
+    sheet.detach();
+  });
 }
 
 function addSheet(node) {
@@ -174,10 +185,26 @@ function addSheet(node) {
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 }
 
+/** The server checks the pictures of a node, or has done so. */
+function checking({ node: id, done, total }) {
+  for (const [node, sheet] of sheets) {
+    if (executionIds(node, app.rootGraph ?? app.graph).includes(id)) sheet.checks(done < total ? { done, total } : null);
+  }
+}
+
+function hear() {
+  api.addEventListener("scion.checking", (/** @type {any} */ event) => checking(event.detail));
+  const over = () => {
+    for (const sheet of sheets.values()) sheet.checks(null);
+  };
+  for (const end of ENDS) api.addEventListener(end, over);
+}
+
 app.registerExtension({
   name: "scion.dataset",
   setup() {
     for (const name of ["base.css", "dataset.css", "caption.css"]) styleSheet(name);
+    hear();
     return words();
   },
   nodeCreated(node) {

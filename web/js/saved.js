@@ -3,9 +3,11 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
+import { refreshLists } from "./lib/lists.js";
+
 app.registerExtension({
   name: "scion.saved",
   setup() {
-    api.addEventListener("scion.saved", () => app.refreshComboInNodes?.());
+    api.addEventListener("scion.saved", () => refreshLists(app));
   },
 });

@@ -16,7 +16,7 @@ from ....trainer_core.data.config import DatasetConfig
 from ....trainer_core.data.pictures import thumbnail
 from ....trainer_core.errors import BadInput
 from .. import active, datasets, paths
-from ..uploads import Upload
+from ..uploads import AlreadyThere, Upload, is_picture
 from .answers import Refused, answering, changing, one_of, said_in, whole_number
 
 ITEMS, ITEMS_MOST = 100, 500
@@ -53,6 +53,7 @@ async def _items(request: web.Request) -> web.Response:
         bucket_step=whole_number(request, "bucket_step", 0, 0, RESOLUTION_MOST),
         width=whole_number(request, "width", 0, 0, RESOLUTION_MOST),
         height=whole_number(request, "height", 0, 0, RESOLUTION_MOST),
+        skip_bad=whole_number(request, "skip_bad", 0, 0, 1) == 1,
     )
     asked = whole_number(request, "ahead", 0, 0, 1)
     wanted = browse.Wanted(
@@ -109,24 +110,33 @@ async def _caption(request: web.Request) -> web.Response:
 
 
 async def _files(request: web.Request) -> web.Response:
-    """Each file is taken or refused by itself."""
+    """Each file is taken or refused by itself, except that a caption is not taken behind a picture that is refused."""
     replace = request.query.get("replace") == "1"
     if not request.content_type.startswith("multipart/"):
         raise Refused(400, "expected files, as a form sends them")
     folder = datasets.folder_in_input(request.match_info["name"])
     made = [place for place in (folder, folder.parent) if not place.exists()]
     written, refused = [], []
+    # Pictures by their names without endings, as captions name them.
+    there, failed = set(), set()
     reader = await request.multipart()
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or part.filename is None:
             continue
         if len(written) + len(refused) == FILES_MOST:
             raise Refused(413, f"more than {FILES_MOST:,} files at once; those before are there. Send the others after")
+        stem = part.filename.rpartition(".")[0]
         try:
+            if stem in failed - there and not is_picture(part.filename):
+                raise ValueError("belongs to a picture that was refused.")
             await _received(part, folder, replace, request.client_max_size)
             written.append(part.filename)
+            if is_picture(part.filename):
+                there.add(stem)
         except ValueError as error:
             refused.append({"name": part.filename, "why": str(error)})
+            if is_picture(part.filename):
+                (there if isinstance(error, AlreadyThere) else failed).add(stem)
     if not written:
         with contextlib.suppress(OSError):
             for place in made:

@@ -88,7 +88,7 @@ for (const vue of [false, true]) {
       await status(page, "12 pictures · ⚠ 1 problem · ⚠ 1 without caption · 1 bucket");
       assert.equal(await cell(page, 0).locator(".scion-cell-caption").innerText(), HOSTILE);
       assert.match(await cell(page, 0).innerText(), /512×512/);
-      assert.match(await cell(page, 2).innerText(), /⚠ is damaged or cut off/);
+      assert.match(await cell(page, 2).innerText(), /⚠ 00002\.png is damaged or cut off/);
       assert.match(await cell(page, 3).innerText(), /⚠ no caption/);
       await page.waitForFunction(() => [...document.querySelectorAll(".scion-cell img[src]")].every((one) => one.complete));
       assert.ok(!(await asked("thumbnail")).slice(before).some(([, key]) => key === "00002.png"));

@@ -5,8 +5,8 @@ import { toolButton } from "./dialog.js";
 import { element, setText, show } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Pages } from "./pages.js";
-import { bucketOf, problemOf, summary } from "./sheet_words.js";
-import { t } from "./text.js";
+import { bucketOf, problemOf, summary, warning } from "./sheet_words.js";
+import { count, t } from "./text.js";
 import { Thumbnails } from "./thumbnails.js";
 
 export const MIN_HEIGHT = 270;
@@ -32,6 +32,8 @@ export class Sheet {
     this._add = add;
     this._attached = false;
     this._error = null;
+    /** @type {{done: number, total: number}|null} */
+    this._checks = null;
     this._version = 0;
     this._timers = { settle: 0, ahead: 0 };
     this._fresh = false;
@@ -104,6 +106,13 @@ export class Sheet {
     const before = this._now.look?.name;
     this._now = this._asked();
     this._begin(before !== this._now.look?.name);
+    this.render();
+  }
+
+  /** @param {{done: number, total: number}|null} checks how far a run has checked the pictures; null: it does not */
+  checks(checks) {
+    if (checks === this._checks) return;
+    this._checks = checks;
     this.render();
   }
 
@@ -199,7 +208,7 @@ export class Sheet {
     const { look, why, needed } = this._now;
     const page = look ? this.page : null;
     const said = page ? summary(page, needed) : { text: "", tip: "" };
-    setText(this._status, said.text);
+    setText(this._status, this._checks ? this._checkingWords(this._checks) : said.text);
     this._status.title = said.tip;
     this._words();
     show(this._bar, Boolean(page?.count));
@@ -212,6 +221,10 @@ export class Sheet {
     setText(this._empty, empty);
     show(this._empty, Boolean(empty));
     show(this._grid.root, !empty);
+  }
+
+  _checkingWords({ done, total }) {
+    return t("sheet.checking", { done: count(done), total: count(total) });
   }
 
   _emptyWords(look, why, page) {
@@ -241,7 +254,7 @@ export class Sheet {
   _make(cell) {
     cell.parts = {
       image: element("img", { alt: "", draggable: "false" }),
-      sign: element("span.scion-cell-sign", { text: "⚠" }),
+      sign: element("div.scion-cell-sign"),
       caption: element("div.scion-cell-caption"),
       foot: element("div.scion-cell-foot"),
     };
@@ -263,10 +276,12 @@ export class Sheet {
     }
     Object.assign(cell, { item, state, url });
     const problem = item ? problemOf(item) : "";
-    const marks = [draft !== null && `● ${t("sheet.unsaved")}`, problem && `⚠ ${problem}`, item && bucketOf(item)];
+    const unread = Boolean(item && !item.width);
+    const marks = [draft !== null && `● ${t("sheet.unsaved")}`, !unread && warning(item), item && bucketOf(item)];
     setText(caption, item ? (draft ?? item.caption) : "…");
     setText(foot, marks.filter(Boolean).join(" · "));
-    show(sign, Boolean(item && !item.width));
+    setText(sign, unread ? warning(item) : "");
+    show(sign, unread);
     cell.classList.toggle("scion-cell-problem", Boolean(problem));
     cell.title = item ? [item.key, item.caption, problem].filter(Boolean).join("\n") : "";
     cell.setAttribute("aria-label", cell.title.replaceAll("\n", ", "));

@@ -34,6 +34,16 @@ export function problemOf(item) {
   return item.problem === UNCAPTIONED ? t("sheet.noCaption") : (item.problem ?? "");
 }
 
+/**
+ * @param {import("../types").Item|undefined} item
+ * @returns {string} what is wrong with it, in its own cell: by its file's name, where the words speak of the file
+ */
+export function warning(item) {
+  const problem = item && problemOf(item);
+  if (!problem) return "";
+  return item.problem === UNCAPTIONED ? `⚠ ${problem}` : `⚠ ${item.key.split("/").at(-1)} ${problem}`;
+}
+
 /** @param {import("../types").Item} item */
 export function bucketOf(item) {
   return item.bucket ? sizeOf(item.bucket) : "";

@@ -1,6 +1,7 @@
 /** Files on their way into a dataset: from what was dropped or chosen to portions that are sent one after the other. */
 
-const ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".txt", ".caption"];
+const CAPTION_ENDINGS = [".txt", ".caption"];
+const ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ...CAPTION_ENDINGS];
 /** Of a portion, so that a failure loses little. */
 const FILES_MOST = 50;
 const BYTES_MOST = 64 * 2 ** 20;
@@ -62,8 +63,17 @@ export function sorted(files) {
       made.taken.push(file);
     }
   }
+  // Each picture right before its caption: the server takes none whose picture it refused.
+  const order = ({ name }) => [stemOf(name), isCaption(name) ? 1 : 0];
+  made.taken.sort((a, b) => {
+    const [[stem, place], [other, others]] = [order(a), order(b)];
+    return stem === other ? place - others : stem < other ? -1 : 1;
+  });
   return made;
 }
+
+const stemOf = (name) => name.slice(0, name.lastIndexOf("."));
+const isCaption = (name) => CAPTION_ENDINGS.some((ending) => name.toLowerCase().endsWith(ending));
 
 /** @param {File[]} files @returns {number} */
 export const bytesOf = (files) => files.reduce((sum, file) => sum + file.size, 0);
@@ -75,7 +85,8 @@ export function portions(files) {
   let bytes = 0;
   for (const file of files) {
     const last = made.at(-1);
-    if (last && last.length < FILES_MOST && bytes + file.size <= BYTES_MOST) last.push(file);
+    const belongs = last && isCaption(file.name) && stemOf(/** @type {File} */ (last.at(-1)).name) === stemOf(file.name);
+    if (last && (belongs || (last.length < FILES_MOST && bytes + file.size <= BYTES_MOST))) last.push(file);
     else {
       made.push([file]);
       bytes = 0;

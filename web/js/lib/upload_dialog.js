@@ -66,13 +66,13 @@ export class UploadDialog {
       element("label", {}, this._replace, ` ${t("upload.replace")}`),
     );
     return [
+      this._result,
       this._options,
       element("p", { text: counted("upload.files", taken.length, { bytes: bytes(bytesOf(taken)) }) }),
       this._buildList(taken),
       left.length ? element("p", { text: t("upload.left", { names: few(left) }) }) : "",
       twice.length ? element("p", { text: t("upload.twice", { names: few(twice) }) }) : "",
       element("div.scion-upload-foot", {}, this._button, this._bar, this._told),
-      this._result,
     ];
   }
 

@@ -13,6 +13,7 @@ export const DATASET = {
   "sheet.bucketOf": "{bucket}: {count}",
   "sheet.byBase": "buckets: by the base",
   "sheet.checked": "{count} checked",
+  "sheet.checking": "Checking {done} of {total}",
   "sheet.refresh": "Read the folder again",
   "sheet.add": "Add pictures…",
   "sheet.addTip": "Pictures and .txt captions from this computer; or drop them, or a folder of them, on the node",
@@ -45,7 +46,8 @@ export const DATASET = {
   "caption.next": "Next picture (Alt+→)",
   "caption.place": "{number} of {count}",
   "caption.table": "{table} gives the captions of this dataset: change it there, or set caption_source to files.",
-  "caption.builtIn": "The built-in example stays as it is. Copy its pictures into a folder of your own to change it.",
+  "caption.builtIn":
+    "The built-in example stays as it is. To change it, copy its pictures (trainer_core/assets/example in Scion's folder in custom_nodes) into a folder of your own in ComfyUI/input.",
   "caption.unread": "This picture cannot be shown.",
   "caption.leave": "{count} captions are not saved.",
   "caption.leave.one": "1 caption is not saved.",
