@@ -93,7 +93,7 @@ export class World {
     page.on("pageerror", (error) => page.faults.push(error.stack ?? error.message));
     page.on("console", (message) => {
       if (message.type() === "error" && /extensions\/scion|scion/i.test(message.text() + message.location()?.url))
-        page.faults.push(message.text());
+        page.faults.push(`${message.text()} ${message.location()?.url ?? ""}`);
     });
     page.on("dialog", (dialog) => dialog.accept().catch(() => {}));
     await page.route(

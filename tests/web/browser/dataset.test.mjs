@@ -77,6 +77,8 @@ for (const vue of [false, true]) {
     /** The server has these datasets, and nothing has gone wrong yet. */
     const begin = async (datasets) => {
       await load(page, { ...workflow([1]), nodes: [], last_node_id: 0 });
+      // What the test before has asked for still names its dataset.
+      await page.waitForTimeout(400);
       await world.state({ ...empty, datasets });
       page.faults.length = 0;
     };
