@@ -120,7 +120,7 @@ def compare_once(ours: Ours, plain: Plain, batch) -> tuple[float, float]:
     names = [(0, key, i) for i, key in enumerate(batch.keys)]
     drawn = objective.draw(recipe.objective, batch.latents, 1000, 0, "training", names)
     told = ours.trainer.conditioning(batch.conditioning)
-    loss = objective.losses(recipe.objective, model, ours.trainer.denoiser, batch.latents, told, drawn).mean()
+    loss = objective.losses(recipe.objective, model, ours.trainer.modules.denoiser, batch.latents, told, drawn).mean()
     reference = plain.loss(batch.latents, told["text"], drawn.noise, drawn.timesteps)
     loss.backward()
     reference.backward()

@@ -75,6 +75,32 @@ RULES = (
     Rule("adapter.dropout", {"adapter.kind": _kinds(*PAIRS)}, "Only lora and dora zero inputs", (0,)),
     Rule("adapter.rslora", {"adapter.kind": _kinds(*PAIRS)}, "Only lora and dora have this scale", (False,)),
     Rule("adapter.factor", {"adapter.kind": _kinds("lokr")}, "Only the adapter lokr has factors", (0,)),
+    *(
+        Rule(f"adapter.{name}", {"adapter.text_encoder": Among(("off",))}, "No text encoder learns", (usual,))
+        for name, usual in (("text_encoder_rank", 0), ("text_encoder_targets", ["attention+mlp"]))
+    ),
+    Rule(
+        "adapter.text_encoder_stop_step",
+        {"adapter.text_encoder": Other(("on",))},
+        "Only a text encoder that learns beside the denoiser can stop before it",
+        (0,),
+    ),
+    *(
+        Rule(f"adapter.{name}", {"adapter.text_encoder": Among(("only",))}, "The text encoders alone learn", (usual,))
+        for name, usual in (("targets", ["attention"]), ("exclude", []))
+    ),
+    Rule(
+        "optimizer.text_encoder_learning_rate",
+        {"adapter.text_encoder": Among(("off",))},
+        "No text encoder learns",
+        (None,),
+    ),
+    Rule(
+        "optimizer.text_encoder_learning_rate",
+        _named(*FINDS_RATE),
+        "This optimizer finds one rate for all",
+        (None,),
+    ),
     Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
     Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
     Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "optimizer.custom is used instead"),

@@ -86,6 +86,11 @@ class Recipe:
                         f"{name}: {str(asked).lower()}, but no picture is held out to measure the validation loss on; "
                         "set dataset.holdout to 1 or more"
                     )
+        if self.optimizer.text_encoder_learning_rate is not None and not self.adapter.trains_text:
+            found.append(
+                f"optimizer.text_encoder_learning_rate: {self.optimizer.text_encoder_learning_rate:g}, but no text "
+                "encoder learns; set adapter.text_encoder to on, or leave it empty"
+            )
         if self.output.checkpoint == "best" and not run.keep_best:
             found.append("output.checkpoint: 'best', but the best checkpoint is not kept; set run.keep_best to true")
         return found

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer_core.adapters import lora
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
-from trainer_core.engine import metrics
+from trainer_core.engine import learning_parts, metrics
+from trainer_core.engine.device import PRECISIONS
 from trainer_core.engine.isolation import isolated
 from trainer_core.engine.trainer import Trainer
 from trainer_core.families import registry
@@ -72,17 +72,21 @@ def make_trainer(make_recipe):
         recipe = make_recipe(changes)
         model = registry.load(recipe.base, torch.bfloat16 if precision == "bf16" else torch.float32)
         scan = scan_folder(recipe.dataset)
-        dataset = Dataset(scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution)
+        asked = recipe.adapter
+        dataset = Dataset(
+            scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution, asked.trains_text
+        )
         assert dataset.encode(model.encoder)
-        paths = lora.targeted_modules(model.denoiser, recipe.adapter, model.family.targets)
-        lora.inject(model.denoiser, recipe.adapter, paths, recipe.run.seed)
+        learning_parts.put(learning_parts.planned(model, asked), recipe.run.seed, {})
         numbers = torch.Generator().manual_seed(9)
         with torch.no_grad():
-            for name, parameter in lora.parameters(model.denoiser).items():
+            for name, parameter in learning_parts.parameters(model).items():
                 if ".lora_B." in name:
                     parameter.copy_(fill * torch.randn(parameter.shape, generator=numbers))
-        if recipe.run.gradient_checkpointing:
-            model.denoiser.enable_gradient_checkpointing()
+        for module in (model.denoiser, *learning_parts.learning(model).values()):
+            learning_parts.place(module, torch.device("cpu"), PRECISIONS[precision])
+            if recipe.run.gradient_checkpointing:
+                learning_parts.recomputing(module, on=True)
         return Watched(recipe, model, dataset, torch.device("cpu"), precision)
 
     with ExitStack() as stack:

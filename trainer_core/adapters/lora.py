@@ -19,8 +19,13 @@ from .kinds import KINDS
 from .lora_config import PAIRS, PATTERN, LoRAConfig
 
 
-def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, str]) -> list[str]:
+def targeted_modules(
+    model: nn.Module, config: LoRAConfig, presets: dict[str, str], setting: str = "adapter.targets"
+) -> list[str]:
     """Paths of the linear and convolution modules that get a LoRA, in the model's order.
+
+    Args:
+        setting: where the user has written the targets.
 
     Raises:
         BadInput: an entry of `targets` matches nothing, or nothing is left.
@@ -31,7 +36,7 @@ def targeted_modules(model: nn.Module, config: LoRAConfig, presets: dict[str, st
         matched = matching(entry, paths, presets)
         if not matched:
             raise BadInput(
-                f"adapter.targets: {entry!r} matches no module of this base; presets are {', '.join(presets)}, "
+                f"{setting}: {entry!r} matches no module of this base; presets are {', '.join(presets)}, "
                 f"module names are such as {', '.join(_some_names(paths))}"
             )
         chosen |= matched
@@ -59,11 +64,14 @@ def matching(entry: str, paths: list[str], presets: dict[str, str]) -> set[str]:
     return {path for path in paths if re.fullmatch(pattern, path)}
 
 
-def check_rank(model: nn.Module, config: LoRAConfig, paths: list[str]) -> str:
+def check_rank(model: nn.Module, config: LoRAConfig, paths: list[str], setting: str = "adapter.rank") -> str:
     """What a person should know of a rank above the width of modules: the product of a pair has at most that rank.
     (Relatives without pairs are told by their rank, too, but not bound by it.)
 
     A module's width is the smaller side of its weight as a matrix, [outputs, inputs * kernel].
+
+    Args:
+        setting: where the user has written the rank.
 
     Returns:
         One sentence; empty if every module at `paths` is at least as wide.
@@ -78,7 +86,7 @@ def check_rank(model: nn.Module, config: LoRAConfig, paths: list[str]) -> str:
     widest = max(widths, key=widths.__getitem__)
     if rank > widths[widest]:
         raise BadInput(
-            f"adapter.rank: {rank} is above the width of every targeted module; the widest, {widest}, has "
+            f"{setting}: {rank} is above the width of every targeted module; the widest, {widest}, has "
             f"{widths[widest]} (the smaller of its inputs and outputs), and more can learn nothing more. Set at most "
             f"{widths[widest]}"
         )
@@ -86,16 +94,19 @@ def check_rank(model: nn.Module, config: LoRAConfig, paths: list[str]) -> str:
     if not narrow:
         return ""
     return (
-        f"adapter.rank: {rank} is above the width of {len(narrow)} of {len(paths)} targeted modules (such as "
+        f"{setting}: {rank} is above the width of {len(narrow)} of {len(paths)} targeted modules (such as "
         f"{narrow[0]}, of {widths[narrow[0]]}); there it learns no more than its width would, and weighs more"
     )
 
 
-def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) -> None:
+def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int, name: str = "") -> None:
     """Puts a new LoRA, or what `config.kind` names, into the modules at `paths`, fp32 and trainable.
 
     It changes nothing yet; what is random in it is keyed by the seed. Everything else in the model is frozen; its
     weights are not touched.
+
+    Args:
+        name: of the part of the base; each has random numbers of its own.
 
     Raises:
         BadInput: the kind cannot train one of the modules; the model is as it was.
@@ -103,7 +114,7 @@ def inject(model: nn.Module, config: LoRAConfig, paths: list[str], seed: int) ->
     model.requires_grad_(False)
     device = next(model.parameters()).device
     try:
-        with randomness.reseeded(device, seed, "lora init"):
+        with randomness.reseeded(device, seed, "lora init", *filter(None, [name])):
             KINDS[config.kind].put(model, paths, config)
     except BaseException:  # an interrupt too leaves no half adapter in the base
         remove(model)
@@ -185,12 +196,15 @@ def _said(word: str, value: str | float | None, again: bool = False) -> str:
     return number if again else f"{word} {number}"
 
 
-def check_start(weights: Mapping[str, ModuleWeights], shapes: Shapes, config: LoRAConfig) -> None:
+def check_start(
+    weights: Mapping[str, ModuleWeights], shapes: Shapes, config: LoRAConfig, of_text_encoder: bool = False
+) -> None:
     """That `fill` will take what is in the file `config.start_from`, once an adapter is in the modules.
 
     Args:
         weights: the file's, by module path.
         shapes: of the targeted modules' weights, by path.
+        of_text_encoder: whose rank and targets are settings of their own.
 
     Raises:
         BadInput: the file is of another kind, or was made with other targets, rank or alpha.
@@ -203,10 +217,12 @@ def check_start(weights: Mapping[str, ModuleWeights], shapes: Shapes, config: Lo
         )
     different = _differences(weights, _forms(shapes, config))
     if different:
+        settings = [f"adapter.{name}" for name in (*config.shaping, "targets")]
+        if of_text_encoder:
+            settings = ["adapter.text_encoder_rank", "adapter.text_encoder_targets"]
         raise BadInput(
             f"adapter.start_from: {config.start_from} does not fit these settings: {different}. Set "
-            f"{', '.join(f'adapter.{name}' for name in config.shaping)} and adapter.targets to the file's (see "
-            "`scion inspect`)"
+            f"{', '.join(settings[:-1])} and {settings[-1]} to the file's (see `scion inspect`)"
         )
 
 

@@ -1,7 +1,7 @@
 """What the user asks of a LoRA: its kind, size and strength, and what it trains; obeyed by lora.py."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..lora_file.alpha import effective_alpha
 from ..options import option
@@ -74,6 +74,43 @@ class LoRAConfig:
         high=1024,
         advanced=True,
     )
+    text_encoder: str = option(
+        "off",
+        help="Whether the text encoders learn, too (on), or they alone (only); captions are then encoded in each step. "
+        "optimizer.text_encoder_learning_rate is their learning rate",
+        choices=("off", "on", "only"),
+    )
+    text_encoder_rank: int = option(0, help="Rank in the text encoders; 0 = as rank", low=0, high=1024, advanced=True)
+    text_encoder_targets: list[str] = option(
+        factory=lambda: ["attention+mlp"],
+        help="What is trained in the text encoders: a preset (attention, attention+mlp), names of modules (q_proj), or "
+        "re: and a regular expression for whole module paths",
+        advanced=True,
+    )
+    text_encoder_stop_step: int = option(
+        0,
+        help="The text encoders learn up to this step, and stay from there on as they are; 0 = to the end",
+        unit="steps",
+        low=0,
+        high=10**8,
+        advanced=True,
+    )
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether text encoders learn."""
+        return self.text_encoder != "off"
+
+    @property
+    def trains_denoiser(self) -> bool:
+        """Whether the denoiser learns."""
+        return self.text_encoder != "only"
+
+    @property
+    def of_text_encoder(self) -> "LoRAConfig":
+        """The settings of a text encoder's adapter in the words of a denoiser's."""
+        rank = self.text_encoder_rank or self.rank
+        return replace(self, rank=rank, targets=self.text_encoder_targets, exclude=[])
 
     @property
     def shaping(self) -> tuple[str, ...]:
@@ -92,13 +129,34 @@ class LoRAConfig:
 
     def problems(self, where: str = "") -> list[str]:
         found = [] if self.targets else [f"{where}.targets: is empty; name at least one preset, module or pattern"]
-        for name in ("targets", "exclude"):
+        if not self.text_encoder_targets:
+            found.append(f"{where}.text_encoder_targets: is empty; name at least one preset, module or pattern")
+        for name in ("targets", "exclude", "text_encoder_targets"):
             for entry in getattr(self, name):
                 try:
                     re.compile(entry.removeprefix(PATTERN) if entry.startswith(PATTERN) else "")
                 except re.error as error:
                     found.append(f"{where}.{name}: {entry!r} is no regular expression ({error})")
-        return found + self._kind_problems(where)
+        return found + self._text_problems(where) + self._kind_problems(where)
+
+    def _text_problems(self, where: str) -> list[str]:
+        """Settings of text encoders that do nothing, or leave nothing to train."""
+        found, usual = [], LoRAConfig()
+        idle = () if self.trains_text else ("text_encoder_rank", "text_encoder_targets", "text_encoder_stop_step")
+        why, change = "no text encoder learns", "on"
+        if not self.trains_denoiser:
+            idle, why, change = ("targets", "exclude"), "the text encoders alone learn", "on, or leave it as it was"
+        for name in idle:
+            value = getattr(self, name)
+            if value and value != getattr(usual, name):
+                said = ", ".join(value) if isinstance(value, list) else value
+                found.append(f"{where}.{name}: {said}, but {why}; set {where}.text_encoder to {change}")
+        if not self.trains_denoiser and self.text_encoder_stop_step:
+            found.append(
+                f"{where}.text_encoder_stop_step: {self.text_encoder_stop_step}, but {where}.text_encoder is only, so "
+                "nothing would learn after it; set it to 0, or run.steps to fewer"
+            )
+        return found
 
     def _kind_problems(self, where: str) -> list[str]:
         """Settings that say nothing of this kind."""
@@ -109,6 +167,8 @@ class LoRAConfig:
             found.append(f"{where}.rslora: is on, but {kind}, whose scale is alpha / rank or none; switch it off")
         if self.kind == "oft" and self.alpha is not None:
             found.append(f"{where}.alpha: {self.alpha:g}, but {kind}, and a rotation has no strength; leave it empty")
+        if self.kind == "oft" and self.text_encoder_rank == 1:
+            found.append(f"{where}.text_encoder_rank: 1, but {kind}, whose blocks need a side of 2 or more; raise it")
         if self.kind == "oft" and self.rank < 2:
             found.append(f"{where}.rank: {self.rank}, but {kind}, whose blocks need a side of 2 or more; raise it")
         if self.kind != "lokr" and self.factor:

@@ -1,18 +1,17 @@
 """The dataset of a run: items in buckets, encoded once or as they are asked for, handed out as batches."""
 
 import contextlib
-import dataclasses
 import itertools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from ..errors import BadInput, ScionError
 from . import captions, masks, views
+from .batch import Batch
 from .buckets import Bucket, buckets_for, nearest_bucket
 from .cache import Cache, MemoryCache, Tensors, key_of
 from .config import DatasetConfig
@@ -29,32 +28,6 @@ MUCH_CROPPED = 0.75
 """Pictures of which less than this share is kept are named in a note."""
 FAILURES_SHOWN = 5
 """So many encodings that are not finite are gathered before encoding stops: the rest will be the same."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Everything that a training step needs of the data; entries in the order of `keys`."""
-
-    latents: torch.Tensor
-    """float32 [N, C, h, w]."""
-    conditioning: Conditioning
-    keys: list[str]
-    captions: list[str]
-    views: list[View]
-    weights: torch.Tensor | None = None
-    """How much each entry counts in the loss, float32 [N]; None where all count 1."""
-    masks: torch.Tensor | None = None
-    """How much each place counts in its entry's loss, float32 [N, 1, h, w] in 0..1; None where all count alike."""
-
-    def pinned(self) -> "Batch":
-        """The batch in memory from which a GPU can copy beside its work."""
-        return dataclasses.replace(
-            self,
-            latents=self.latents.pin_memory(),
-            conditioning={name: tensor.pin_memory() for name, tensor in self.conditioning.items()},
-            weights=None if self.weights is None else self.weights.pin_memory(),
-            masks=None if self.masks is None else self.masks.pin_memory(),
-        )
 
 
 class Wanted(NamedTuple):
@@ -83,6 +56,7 @@ class Dataset:
         seed: int,
         pixel_step: int,
         resolution: int,
+        tokenised: bool = False,
         sized: bool = False,
     ):
         """
@@ -91,12 +65,13 @@ class Dataset:
             seed: the run's.
             pixel_step: sides of pictures must be multiples of this, in pixels; the base says so.
             resolution: the base's own side, in pixels.
+            tokenised: whether captions are handed out as tokens, for a text encoder that learns, instead of encoded.
             sized: whether batches tell the size and crop of each picture ("time_ids"); the base's family says so.
 
         Raises:
             BadInput: no items, a holdout that leaves none, or sizes that the base cannot take.
         """
-        self.config, self.seed, self._parts = config, seed, config.parts()
+        self.config, self.seed, self._parts, self.tokenised = config, seed, config.parts(), tokenised
         self._sized = sized
         self.buckets = buckets_for(config, pixel_step, resolution)
         self.items, self.holdout = split(sorted(items, key=lambda item: item.key), config.holdout, self.is_prior)
@@ -104,7 +79,8 @@ class Dataset:
         sizes = {(item.width, item.height) for item in self._items.values()}
         nearest = {size: nearest_bucket(*size, self.buckets) for size in sizes}
         self._buckets = {key: nearest[item.width, item.height] for key, item in self._items.items()}
-        self._live_captions = any(captions.is_live(item, self.config_of(item)) for item in self.items)
+        live = any(captions.is_live(item, self.config_of(item)) for item in self.items)
+        self._live_captions = live and not tokenised
         self._live_views = config.variants == 0 and any(views.is_random(part) for part in self._parts)
         self.notes = self._notes()
         """What the user should know, one sentence each."""
@@ -112,6 +88,7 @@ class Dataset:
         self._encoder: Encoder | None = None
         self._identity = ""
         self._stack: Callable[[list[Conditioning]], Conditioning] | None = None
+        self._tokens: Callable[[list[str]], list[Conditioning]] | None = None
         self._encoding = threading.Lock()
 
     @property
@@ -184,7 +161,8 @@ class Dataset:
         watch: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> bool:
-        """Encode what the cache lacks: every prepared view, every fixed caption and the empty one.
+        """Encode what the cache lacks: every prepared view, every fixed caption and the empty one (no caption where
+        they are handed out as tokens).
 
         The encoder is kept only if `needs_encoder`; its `stack` is kept in any case and should not hold the weights.
 
@@ -200,6 +178,8 @@ class Dataset:
                 since the scan, or a memory cache that is full.
         """
         self._identity, self._stack = encoder.identity, encoder.stack
+        if self.tokenised:
+            self._stack, self._tokens = encoder.stack_tokens, encoder.tokens
         self._encoder = encoder if self.needs_encoder else None
         if self.config.cache == "off":
             return True
@@ -298,6 +278,9 @@ class Dataset:
 
     def _conditioning(self, item: Item, text: str) -> Conditioning:
         """Tensors without a batch axis."""
+        if self._tokens:
+            with self._encoding:
+                return self._tokens([text])[0]
         cached = self._cache.get(self._text_key(text)) if self._cache else None
         if cached is not None:
             return cached
@@ -330,6 +313,8 @@ class Dataset:
                 shown_views = views.views_for(item, bucket, self.config_of(item), self.seed) or []
             for view in shown_views:
                 yield Wanted(self._picture_key(item, view), item.key, item, view, "")
+        if self.tokenised:
+            return
         yield Wanted(self._text_key(""), "the empty caption", None, None, "")
         for item in self._items.values():
             fixed = [self.fixed_caption(item)] if item.key in held else captions.prepared(item, self.config_of(item))

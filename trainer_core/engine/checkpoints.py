@@ -204,6 +204,16 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(state["step"], parameters, state["optimizer"], tensors, state["extras"], path, averages)
 
 
+def first_difference(found: dict[str, tuple], expected: dict[str, tuple]) -> str:
+    """In words, of tensors' shapes by name."""
+    for name, shape in found.items():
+        if name not in expected:
+            return f"{name} does not train here"
+        if shape != expected[name]:
+            return f"{name} is {list(shape)} there, {list(expected[name])} here"
+    return f"{next(name for name in expected if name not in found)} is not in it"
+
+
 def _named(folder: Path) -> list[Path]:
     """The run's checkpoints, torn ones too, in the order of their steps."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..families.base import Conditioning, Family
-from . import objective
+from ..families.base import Conditioning, Model
+from . import learning_parts, objective
 from .objective_config import ObjectiveConfig
 from .optimizer_state import pack
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BYTES_OF_ADAMW = 8
 """Of state for each number that trains: two means in fp32."""
+DENOISER = "denoiser"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -43,22 +44,25 @@ class StepMemory:
 
 
 class Rehearsal:
-    """Steps of a denoiser that compute nothing: each operation answers with a tensor that has a shape, a precision and
+    """Steps that compute nothing: each operation answers with a tensor that has a shape, a precision and
     no storage, and what would be held is counted as it comes and goes.
 
     So the choice of kernels, autocast, the adapters' layers and what gradient checkpointing computes again are those of
-    the real step. The denoiser is only read.
+    the real step. The modules are only read.
     """
 
-    def __init__(self, denoiser: nn.Module, family: Family, config: ObjectiveConfig, device: torch.device):
+    def __init__(self, model: Model, config: ObjectiveConfig, device: torch.device):
         """
         Args:
-            denoiser: with its adapter in place; what requires a gradient is what trains.
+            model: with its adapters in place; what requires a gradient is what trains.
             device: where it computes; its kernels are asked what they answer with, it holds nothing.
         """
-        self.denoiser, self.family, self.config, self.device = denoiser, family, config, device
+        self.model, self.config, self.device = model, config, device
+        self._text = learning_parts.learning(model)
+        # Registering them here changes nothing in them.
+        self._modules = nn.ModuleDict({DENOISER: model.denoiser, **self._text})
         self._mode = FakeTensorMode()
-        self._twins: dict[torch.dtype, nn.Module] = {}
+        self._twins: dict[torch.dtype, nn.ModuleDict] = {}
         self._peaks: dict[tuple, int] = {}
 
     def step(
@@ -74,7 +78,7 @@ class Rehearsal:
 
         Args:
             latents: their shape, [N, C, h, w].
-            conditioning: of any number of items; only shapes count.
+            conditioning: of any number of items, or tokens where text encoders learn; only shapes count.
             dtype: in which the base computes.
             checkpointing: whether gradient checkpointing is on.
             accumulates: whether the gradients of an earlier batch are there when this one begins.
@@ -91,17 +95,15 @@ class Rehearsal:
 
     def _peak(
         self,
-        twin: nn.Module,
+        twin: nn.ModuleDict,
         latents: tuple[int, ...],
         conditioning: Conditioning,
         dtype: torch.dtype,
         checkpointing: bool,
         accumulates: bool,
     ) -> int:
-        if checkpointing:
-            twin.enable_gradient_checkpointing()
-        elif getattr(twin, "is_gradient_checkpointing", False):
-            twin.disable_gradient_checkpointing()
+        for module in twin.values():
+            learning_parts.recomputing(module, checkpointing)
         parameters = list(twin.parameters())
         ledger = Ledger([*parameters, *twin.buffers()])
         with self._mode, ledger:
@@ -113,7 +115,9 @@ class Rehearsal:
                 parameter.grad = None
         return ledger.peak
 
-    def _pass(self, twin: nn.Module, shape: tuple[int, ...], conditioning: Conditioning, dtype: torch.dtype) -> None:
+    def _pass(
+        self, twin: nn.ModuleDict, shape: tuple[int, ...], conditioning: Conditioning, dtype: torch.dtype
+    ) -> None:
         noisy, target = (torch.empty(shape, device=self.device) for _ in range(2))
         timesteps = torch.empty(shape[0], dtype=torch.int64, device=self.device)
         told = {
@@ -124,15 +128,19 @@ class Rehearsal:
             for key, value in conditioning.items()
         }  # fmt: skip
         with torch.enable_grad(), self._autocast(dtype):
-            predicted = self.family.predict(twin, noisy, timesteps, told).float()
+            if self._text:
+                tokens = {name: told.pop(name) for name in self._text}
+                made = self.model.encoder.encode_tokens(tokens, {name: twin[name] for name in self._text})
+                told |= {key: value.to(dtype) for key, value in made.items()}
+            predicted = self.model.family.predict(twin[DENOISER], noisy, timesteps, told).float()
         objective.errors(self.config, predicted, target).sum().backward()
 
     def _autocast(self, dtype: torch.dtype) -> AbstractContextManager:
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _twin(self, dtype: torch.dtype) -> nn.Module:
+    def _twin(self, dtype: torch.dtype) -> nn.ModuleDict:
         if dtype not in self._twins:
-            self._twins[dtype] = twin_of(self.denoiser, self._mode, self.device, dtype).train()
+            self._twins[dtype] = twin_of(self._modules, self._mode, self.device, dtype).train()
         return self._twins[dtype]
 
 
@@ -148,7 +156,7 @@ class TrainerMemory:
         if trainer.batch is None:
             raise ValueError("no batch has come yet")
         self.trainer, self.state, self.again = trainer, _state(trainer), recipe.run.accumulation > 1
-        self.rehearsal = Rehearsal(model.denoiser, model.family, recipe.objective, trainer.device)
+        self.rehearsal = Rehearsal(model, recipe.objective, trainer.device)
 
     def step(
         self,
@@ -214,9 +222,10 @@ def twin_of(
                 if tensor is not None:
                     memo[id(tensor)] = _hollow(tensor, device, dtype)
         twin = copy.deepcopy(module, memo)
-    # accelerate's, which would lead back to the module.
-    vars(twin).pop("forward", None)
-    vars(twin).pop("_original_forward", None)
+    for part in (twin, *twin.children()):
+        # accelerate's, which would lead back to the module.
+        vars(part).pop("forward", None)
+        vars(part).pop("_original_forward", None)
     return twin
 
 

@@ -131,6 +131,13 @@ class OptimizerConfig:
         "several fit, the last counts",
         advanced=True,
     )
+    text_encoder_learning_rate: float | None = option(
+        None,
+        help="Learning rate of the text encoders, where they learn (adapter.text_encoder). Empty = learning_rate",
+        above=0,
+        high=1,
+        advanced=True,
+    )
 
     def problems(self, where: str = "") -> list[str]:
         found = self._optimizer_problems(where)
@@ -171,8 +178,13 @@ class OptimizerConfig:
                     f"{where}.learning_rate: {self.learning_rate:g}, but {self.chosen} finds the learning rate itself, "
                     f"and this is a factor of it: set it to 1 (and d_coef in {where}.arguments for less or more)"
                 )
-            if parts or self.lora_plus_ratio not in (0, 1):
-                setting = "part_rates" if parts else "lora_plus_ratio"
+            asked = {
+                "part_rates": bool(parts),
+                "lora_plus_ratio": self.lora_plus_ratio not in (0, 1),
+                "text_encoder_learning_rate": self.text_encoder_learning_rate is not None,
+            }
+            setting = next((name for name, set_ in asked.items() if set_), None)
+            if setting:
                 found.append(f"{where}.{setting}: {self.chosen} finds one learning rate for all; leave this empty")
         return found
 

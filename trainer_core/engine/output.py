@@ -74,7 +74,7 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         description=recipe.output.description,
         author=recipe.output.author,
         license=recipe.output.license,
-        rank=recipe.adapter.rank,
+        rank=(recipe.adapter if recipe.adapter.trains_denoiser else recipe.adapter.of_text_encoder).rank,
         alpha=alpha,
         **_about_kind(recipe.adapter),
         **_about_base(recipe, trainer.model),
@@ -116,8 +116,11 @@ def _about_base(recipe, model) -> dict[str, Any]:
 
 
 def _about_training(recipe) -> dict[str, Any]:
+    of_text = recipe.optimizer.text_encoder_learning_rate or recipe.optimizer.learning_rate
     return {
         "learning_rate": recipe.optimizer.learning_rate,
+        "text_encoder_learning_rate": of_text if recipe.adapter.trains_text else None,
+        "trains_denoiser": recipe.adapter.trains_denoiser,
         "optimizer": recipe.optimizer.chosen,
         "lr_scheduler": recipe.optimizer.schedule,
         "warmup_steps": recipe.optimizer.warmup_steps,

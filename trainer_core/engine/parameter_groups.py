@@ -10,17 +10,24 @@ from ..errors import BadInput
 from .optimizer_config import OptimizerConfig
 
 
-def module_rates(config: OptimizerConfig, paths: Iterable[str], presets: dict[str, str]) -> dict[str, float]:
-    """Learning rates of optimizer.part_rates by the path of the module.
+def module_rates(
+    config: OptimizerConfig, paths: Iterable[str], presets: dict[str, str], text_encoders: Iterable[str] = ()
+) -> dict[str, float]:
+    """Learning rates by the path of the module, where they are not the run's: those of text encoders, and on top of
+    them optimizer.part_rates.
 
     Args:
         paths: of the modules that train.
         presets: the family's, as for adapter.targets.
+        text_encoders: with what their modules' paths begin, and a dot.
 
     Raises:
         BadInput: a part matches no module that trains.
     """
     paths, found = list(paths), {}
+    if config.text_encoder_learning_rate is not None:
+        begin = tuple(f"{name}." for name in text_encoders)
+        found |= {path: config.text_encoder_learning_rate for path in paths if path.startswith(begin)}
     for part, rate in config.rates():
         matched = matching(part, paths, presets)
         if not matched:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..adapters import lora
 from ..data.dataset import Dataset
 from ..data.folders import scan_dataset
 from ..data.report import report_lines
@@ -19,16 +18,16 @@ from ..families.base import Model
 from ..families.registry import detect
 from ..families.sources import BUILT_IN, resolve
 from ..files import write_json
-from ..lora_file.dialects import read_lora
-from ..lora_file.lora import ModuleWeights, Target, module_shapes
+from ..lora_file.lora import Target
 from ..lora_file.save import check_dialect
 from ..recipe import Recipe
-from . import checkpoints, memory_advice, optimizers, parameter_groups
+from . import checkpoints, learning_parts, memory_advice, optimizers, parameter_groups
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
 from .failures import is_out_of_memory
 from .isolation import isolated
+from .learning_parts import Learner
 from .metrics import MetricsFile
 from .output import dialect, file_name, is_as_asked, preview_settings, settings
 from .requests import FINISH, Requests
@@ -125,30 +124,38 @@ class _Run:
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
                 model = detect(source).load(source, PRECISIONS[self.precision])
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
-        paths = lora.targeted_modules(model.denoiser, self.recipe.adapter, model.family.targets)
+        learners = learning_parts.planned(model, self.recipe.adapter)
         if self.recipe.adapter.kind == "lora":
-            component = model.family.component
-            check_dialect(dialect(self.recipe, model), component, paths, Target.of(**{component: model.denoiser}))
-        narrow = lora.check_rank(model.denoiser, self.recipe.adapter, paths)
-        if narrow:
-            self._warn(narrow)
-        parameter_groups.module_rates(self.recipe.optimizer, paths, model.family.targets)
-        start = self._start_from(model, paths)
-        told = model.encoder.pixel_step, model.resolution, model.family.sized
-        dataset = Dataset(scan.items, self.recipe.dataset, self.recipe.run.seed, *told)
+            target = learning_parts.target_of(model, self.recipe.adapter)
+            for learner in learners:
+                check_dialect(dialect(self.recipe, model), learner.part.component, learner.paths, target)
+        for note in learning_parts.rank_notes(learners):
+            self._warn(note)
+        paths, presets = learning_parts.paths_of(learners), model.family.targets
+        parameter_groups.module_rates(self.recipe.optimizer, paths, presets, list(model.parts)[1:])
+        start = self._start_from(model, learners)
+        dataset = Dataset(
+            scan.items,
+            self.recipe.dataset,
+            self.recipe.run.seed,
+            model.encoder.pixel_step,
+            model.resolution,
+            self.recipe.adapter.trains_text,
+            model.family.sized,
+        )
         self.audience.on(Scanned(report_lines(scan, dataset)))
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
-        result = self._run(fingerprint, model, dataset, scan, paths, start)
-        return dataclasses.replace(result, target=Target.of(**{model.family.component: model.denoiser}))
+        result = self._run(fingerprint, model, dataset, scan, learners, start)
+        return dataclasses.replace(result, target=learning_parts.target_of(model, self.recipe.adapter))
 
-    def _run(self, fingerprint: str, model: Model, dataset: Dataset, scan: Scan, paths, start) -> Result:
+    def _run(self, fingerprint: str, model: Model, dataset: Dataset, scan: Scan, learners, start) -> Result:
         with ExitStack() as stack:
             folder, state = self._enter(stack, fingerprint, dataset)
             if self._is_done(folder, state):
                 return self._already(folder, state)
             if state.status == "finished" and self._is_exhausted(state) and not self._would_end(state):
                 state = dataclasses.replace(state, patient_until=state.step)
-            return self._train(folder, state, model, dataset, scan, paths, start)
+            return self._train(folder, state, model, dataset, scan, learners, start)
 
     # ---- the parts of go(), in their order
 
@@ -241,7 +248,7 @@ class _Run:
             raise ScionError(advice().text) from error
 
     def _train(
-        self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, paths, start
+        self, folder: RunFolder, state: RunState, model: Model, dataset: Dataset, scan: Scan, learners, start
     ) -> Result:
         encoder, prompts = model.encoder, self._prompts(dataset)
         folder.remove_partial()
@@ -250,34 +257,34 @@ class _Run:
             encoder.to(self.device)
             if not dataset.encode(encoder, self._watch("encoding"), self._shall_end):
                 return self._nothing_done(folder, state)
-            entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
+            entries = None
+            if not dataset.tokenised:
+                entries = encoder.encode_captions(prompts), encoder.encode_captions([self.recipe.preview.negative])[0]
             if not dataset.needs_encoder:
                 encoder.to("cpu")
-                if self.loads_base:
+                if self.loads_base and not dataset.tokenised:
                     encoder.forget_text()
         try:
             with self._memory_told(lambda: memory_advice.placing(model, self.precision, self.device, self.advice)):
-                trainer = self._trainer(model, dataset, paths, start)
+                trainer = self._trainer(model, dataset, learners, start)
             try:
                 record = self._go_on(trainer, folder)
-                return self._steps(trainer, folder, state, scan, (prompts, *entries), record)
+                return self._steps(trainer, folder, state, scan, (prompts, entries), record)
             finally:
                 trainer.release()
         finally:
             if self.recipe.run.gradient_checkpointing:
-                model.denoiser.disable_gradient_checkpointing()
-            lora.remove(model.denoiser)
+                for module in _of_a_step(model, learners):
+                    learning_parts.recomputing(module, on=False)
+            learning_parts.remove(model)
 
-    def _trainer(self, model: Model, dataset: Dataset, paths, start) -> Trainer:
-        """With the adapter in its place and the base on its device."""
-        lora.inject(model.denoiser, self.recipe.adapter, paths, self.recipe.run.seed)
-        if start:
-            lora.fill(model.denoiser, start)
-        # In this order a weight that is stored in another precision never exists twice where it came from.
-        model.denoiser.to(self.device)
-        _cast(model.denoiser, PRECISIONS[self.precision])
-        if self.recipe.run.gradient_checkpointing:
-            model.denoiser.enable_gradient_checkpointing()
+    def _trainer(self, model: Model, dataset: Dataset, learners, start) -> Trainer:
+        """With the adapters in their places, and what a step goes through on its device."""
+        learning_parts.put(learners, self.recipe.run.seed, start)
+        for module in _of_a_step(model, learners):
+            learning_parts.place(module, self.device, PRECISIONS[self.precision])
+            if self.recipe.run.gradient_checkpointing:
+                learning_parts.recomputing(module, on=True)
         return Trainer(self.recipe, model, dataset, self.device, self.precision)
 
     def _go_on(self, trainer: Trainer, folder: RunFolder) -> Record:
@@ -331,27 +338,10 @@ class _Run:
     def _warn(self, text: str) -> None:
         self.audience.on(Warned(text))
 
-    def _start_from(self, model: Model, paths: list[str]) -> dict[str, ModuleWeights] | None:
-        """What to begin with, by module path; None if the recipe names no file.
-
-        Raises:
-            BadInput: the file cannot be read, or was made with other settings.
-        """
-        file, component = self.recipe.adapter.start_from, model.family.component
-        if not file:
-            return None
-        read, _ = read_lora(file, Target.of(**model.components))
-        if component not in read:
-            raise BadInput(f"adapter.start_from: {file} holds nothing for the {component}, which is what trains")
-        shapes = module_shapes(model.denoiser)
-        lora.check_start(read[component], {path: shapes[path] for path in paths}, self.recipe.adapter)
-        if len(read) > 1:
-            self.audience.on(
-                Warned(
-                    f"{file} has a part for the text encoder, too; it is not trained here and will not be in the file"
-                )
-            )
-        return read[component]
+    def _start_from(self, model: Model, learners: list[Learner]) -> dict:
+        """What to begin with, by part; empty if the recipe names no file."""
+        file = self.recipe.adapter.start_from
+        return learning_parts.read_start(file, model, learners, self._warn) if file else {}
 
     def _prompts(self, dataset: Dataset) -> list[str]:
         preview = self.recipe.preview
@@ -391,9 +381,6 @@ def _too_few(total: int, folder: RunFolder, done: int) -> str:
     )
 
 
-def _cast(denoiser: nn.Module, dtype: torch.dtype) -> None:
-    """Brings the base's weights to the precision of the computation; what trains keeps its own."""
-    trains = {id(parameter) for parameter in lora.parameters(denoiser).values()}
-    for parameter in denoiser.parameters():
-        if id(parameter) not in trains and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+def _of_a_step(model: Model, learners: list[Learner]) -> list[nn.Module]:
+    """The modules that a step goes through: the denoiser, whether it learns or not, and text encoders that learn."""
+    return [model.denoiser, *(learner.part.module for learner in learners if learner.name)]

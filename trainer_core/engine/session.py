@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..adapters import lora
 from ..errors import BadInput, ScionError
 from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
-from ..lora_file.lora import ReaderReport, Target
+from ..lora_file.lora import ReaderReport
 from ..lora_file.save import save_lora
-from . import charts, checkpoints, memory_advice, metrics, sampling
+from . import charts, checkpoints, learning_parts, memory_advice, metrics, sampling
 from .advice import CommandLine
 from .best import Best
 from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
@@ -25,8 +24,8 @@ from .run_folder import RunFolder, RunState
 from .trainer import Trainer
 from .validation import Record, Validation, why_early
 
-Prompts = tuple[list[str], list[Conditioning], Conditioning]
-"""Preview prompts, the same encoded, and the encoded negative prompt."""
+Prompts = tuple[list[str], tuple[list[Conditioning], Conditioning] | None]
+"""Preview prompts, and the same encoded with the encoded negative prompt; None where the text encoder learns."""
 
 
 FAILURE_MOST = 4000
@@ -101,7 +100,7 @@ class Session:
     def _announce(self) -> None:
         trainer = self.trainer
         count = sum(parameter.numel() for parameter in trainer.parameters.values())
-        modules = len(lora.layers(self.model.denoiser))
+        modules = len(learning_parts.layers(self.model))
         self.audience.on(
             Started(
                 self.folder.path, trainer.step, trainer.total, modules, count, trainer.precision, str(trainer.device)
@@ -160,7 +159,7 @@ class Session:
             self.audience.on(Warned(f"step {self.trainer.step}: the {what} failed ({said}); the run goes on"))
 
     def _preview(self) -> None:
-        prompts, entries, negative = self.prompts
+        prompts, told = self.prompts
         preview, dataset = self.recipe.preview, self.trainer.dataset
         bucket = max(dataset.bucket_counts, key=lambda bucket: dataset.bucket_counts[bucket][1])
         size = (preview.width or bucket.width, preview.height or bucket.height)
@@ -169,8 +168,12 @@ class Session:
             self.audience.on(Busy("previewing", done, total))
 
         watch(0, 0)
-        with self.trainer.at_rest(self.recipe.weights_of_previews), self.model.encoder_on(self.trainer.device):
-            told = (entries, negative)
+        # Text encoders that learn are where the training is, and stay.
+        text = told is not None
+        with self.trainer.at_rest(self.recipe.weights_of_previews), self.model.encoder_on(self.trainer.device, text):
+            if told is None:
+                *entries, negative = self.trainer.modules.entries([*prompts, preview.negative])
+                told = (entries, negative)
             pictures = sampling.draw(
                 self.model, prompts, preview, *size, entries=told, should_stop=self.should_stop, watch=watch
             )
@@ -263,18 +266,11 @@ class Session:
     def _export(self, path: Path) -> list[ReaderReport]:
         recipe, model = self.recipe, self.model
         with self.trainer.to_use(recipe.weights_of_file):
-            weights = lora.extract(model.denoiser)
-        alpha = next(iter(weights.values())).alpha
+            parts = learning_parts.extract(model)
+        alpha = next(iter(next(iter(parts.values())).values())).alpha
         said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
-        target = Target.of(**{model.family.component: model.denoiser})
-        return save_lora(
-            path,
-            {model.family.component: weights},
-            dialect(self.recipe, self.model),
-            DTYPES[recipe.output.dtype],
-            said,
-            target,
-        )
+        target = learning_parts.target_of(model, recipe.adapter)
+        return save_lora(path, parts, dialect(recipe, model), DTYPES[recipe.output.dtype], said, target)
 
     def _write(self) -> list[str]:
         """The LoRA file of the trainer's present step, and the loss plot; who loads the file."""

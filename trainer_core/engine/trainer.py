@@ -9,14 +9,14 @@ import torch
 from accelerate import Accelerator
 
 from .. import randomness
-from ..adapters import lora
-from ..data.dataset import Batch, Dataset
+from ..data.batch import Batch
+from ..data.dataset import Dataset
 from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
 from ..errors import BadInput
-from ..families.base import Conditioning, Model
-from . import objective, optimizer_habits, optimizer_state, parameter_groups
-from .checkpoints import Checkpoint
+from ..families.base import Conditioning, Model, Tokens
+from . import learning_parts, objective, optimizer_habits, optimizer_state, parameter_groups
+from .checkpoints import Checkpoint, first_difference
 from .device import MIXED, PRECISIONS
 from .ema import Ema
 from .events import Steps
@@ -24,6 +24,7 @@ from .failures import Diverged
 from .learning_rate import LearningRate
 from .meter import Meter
 from .optimizers import build_optimizer
+from .step_modules import StepModules
 
 PATIENCE = 5
 """So many steps in a row whose gradients are not finite end the run."""
@@ -31,16 +32,6 @@ PATIENCE_SCALED = 25
 """The same with fp16, where a scale of 65,536 must first be halved up to sixteen times."""
 READ_EVERY = 10
 """On a GPU losses are read from the device every so many steps, because reading waits for it."""
-
-
-def _first_difference(found: dict[str, tuple], expected: dict[str, tuple]) -> str:
-    """In words, of tensors' shapes by name."""
-    for name, shape in found.items():
-        if name not in expected:
-            return f"{name} does not train here"
-        if shape != expected[name]:
-            return f"{name} is {list(shape)} there, {list(expected[name])} here"
-    return f"{next(name for name in expected if name not in found)} is not in it"
 
 
 @dataclass(frozen=True)
@@ -54,12 +45,12 @@ class Micro:
 
 
 class Trainer:
-    """Trains the adapter in `model.denoiser`; knows steps and tensors, nothing of folders or of who watches.
+    """Trains the adapters in a model's parts; knows steps and tensors, nothing of folders or of who watches.
 
     Args:
         recipe: a valid one.
-        model: with the adapter injected and already on `device`.
-        dataset: encoded.
+        model: with the adapters in place, and what has one already on `device`.
+        dataset: encoded; it hands captions out as tokens where text encoders learn.
         precision: "fp32", "fp16" or "bf16".
     """
 
@@ -71,21 +62,20 @@ class Trainer:
             gradient_accumulation_steps=recipe.run.accumulation,
             cpu=device.type == "cpu",
         )
-        self.parameters = lora.parameters(model.denoiser)
+        self.parameters = learning_parts.parameters(model)
         self.order: BatchOrder = dataset.order(recipe.run.batch_size)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
-        rates = parameter_groups.module_rates(recipe.optimizer, lora.layers(model.denoiser), model.family.targets)
+        modules, parts = learning_parts.layers(model), model.parts
+        rates = parameter_groups.module_rates(recipe.optimizer, modules, parts[""].targets, list(parts)[1:])
         groups = parameter_groups.groups(recipe.optimizer, self.parameters, rates)
         optimizer = build_optimizer(recipe.optimizer, groups)
         if optimizer_habits.averages(optimizer):
             optimizer.train()
         self._marks, self._averages = optimizer_habits.marks_non_finite(optimizer), optimizer_habits.averages(optimizer)
         self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
-        self._attributes = set(vars(model.denoiser))
-        self.denoiser, self.optimizer = self.accelerator.prepare(
-            model.denoiser, optimizer, device_placement=[False, False]
-        )
+        self.modules = StepModules(model, self.accelerator, device, self.compute_dtype)
+        self.optimizer = self.modules.prepare(optimizer)
         self._place = next(iter(self.parameters.values())).device
         self._ema = Ema(self.parameters, recipe.run.ema_decay) if recipe.run.ema_decay else None
         self.batch: Batch | None = None
@@ -123,7 +113,7 @@ class Trainer:
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.parameters.items()}
         own = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
         if shapes != own:
-            different = _first_difference(shapes, own)
+            different = first_difference(shapes, own)
             raise BadInput(
                 f"{checkpoint.path}: holds other tensors than this recipe trains ({different}), so it is of another "
                 "run; delete it to go on from the one before it, or set run.existing=new to start beside this run"
@@ -174,7 +164,7 @@ class Trainer:
                 report(meter.steps(told, torch.stack(losses).tolist(), rate, epoch))
 
         self.tell_steps = tell
-        self.model.denoiser.train()
+        self.modules.train()
         with closing(self._micros()) as micros:
             while not between() and self.step < self.total:
                 meter.begin()
@@ -214,12 +204,13 @@ class Trainer:
     def _step(self, micros: Iterator[Micro]) -> tuple[int, torch.Tensor]:
         """One optimiser step; the epoch of its last batch, and the mean loss of its items (on the device)."""
         accumulation = self.recipe.run.accumulation
+        self._learn_or_not()
         first = self.step * accumulation * self.world
         items = sum(len(self.order.batch(first + i).entries) for i in range(accumulation * self.world))
         total = torch.zeros((), device=self.device)
         for _ in range(accumulation):
             micro = next(micros)
-            with self.accelerator.accumulate(self.denoiser):
+            with self.accelerator.accumulate(*self.modules.all):
                 summed = self._losses(micro).sum()
                 # Each item of the step counts alike, however short its batch: accelerate divides by the accumulation,
                 # and the mean over processes by their number, so both are undone here.
@@ -238,23 +229,24 @@ class Trainer:
         names = [(micro.index, key, position) for position, key in enumerate(batch.keys)]
         drawn = objective.draw(recipe.objective, batch.latents, self.model.diffusion.steps, seed, "training", names)
         latents = batch.latents.to(self.device, non_blocking=True)
-        conditioning, masks = self.conditioning(batch.conditioning), self._placed(batch.masks)
+        masks = self._placed(batch.masks)
         dropout = recipe.adapter.dropout > 0
         with randomness.reseeded(self.device, seed, "dropout", micro.index) if dropout else nullcontext():
-            losses = objective.losses(
-                recipe.objective, self.model, self.denoiser, latents, conditioning, drawn.to(self.device), masks
-            )
+            told, drawn = self.conditioning(batch.conditioning), drawn.to(self.device)
+            losses = objective.losses(recipe.objective, self.model, self.modules.denoiser, latents, told, drawn, masks)
         return losses if batch.weights is None else losses * self._placed(batch.weights)
 
     def _placed(self, tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor.to(self.device, non_blocking=True)
 
-    def conditioning(self, conditioning: Conditioning) -> Conditioning:
-        """On the device, in the precision of the computation."""
-        return {
-            key: value.to(self.device, self.compute_dtype if value.is_floating_point() else None, non_blocking=True)
-            for key, value in conditioning.items()
-        }
+    def conditioning(self, told: Conditioning | Tokens) -> Conditioning:
+        """A batch's, as the denoiser takes it."""
+        return self.modules.conditioning(told)
+
+    def _learn_or_not(self) -> None:
+        """The text encoders learn up to their last step, which the number of steps done tells, resumed or not."""
+        stop = self.recipe.adapter.text_encoder_stop_step
+        self.modules.set_text_learns(not stop or self.step < stop)
 
     def _update(self) -> None:
         parameters = list(self.parameters.values())
@@ -321,11 +313,8 @@ class Trainer:
             torch.cuda.empty_cache()
 
     def release(self) -> None:
-        """Gives the denoiser back as it was before accelerate prepared it, and no longer training."""
-        self.accelerator.unwrap_model(self.denoiser, keep_fp32_wrapper=False)
-        for name in set(vars(self.model.denoiser)) - self._attributes:
-            delattr(self.model.denoiser, name)
-        self.model.denoiser.eval()
+        """Gives the modules back as they were before they were prepared, and no longer training."""
+        self.modules.release()
         self.optimizer.zero_grad(set_to_none=True)
 
     # ---- looking without touching
@@ -338,18 +327,14 @@ class Trainer:
         Args:
             weights: as for `to_use`.
         """
-        training = self.model.denoiser.training
-        self.model.denoiser.eval()
-        try:
-            with (
-                torch.no_grad(),
-                self.to_use(weights),
-                self.accelerator.autocast(),
-                torch.random.fork_rng(devices=[]),
-            ):
-                yield
-        finally:
-            self.model.denoiser.train(training)
+        with (
+            self.modules.at_rest(),
+            torch.no_grad(),
+            self.to_use(weights),
+            self.accelerator.autocast(),
+            torch.random.fork_rng(devices=[]),
+        ):
+            yield
 
     @contextmanager
     def to_use(self, weights: str = "trained") -> Iterator[None]:

@@ -15,10 +15,8 @@ from .weights import State
 
 Conditioning = dict[str, torch.Tensor]
 """What a denoiser is told beside latents and timestep; each tensor's first axis is the batch."""
-
-
-TEXT_COMPONENTS = ("text_encoder", "text_encoder_2")
-"""A model's text encoders in their order, as LoRA files call them."""
+Tokens = dict[str, torch.Tensor]
+"""Captions for text encoders, by the encoder's name: int64, each window's ids behind the other's."""
 
 
 class Encoder(Protocol):
@@ -31,10 +29,15 @@ class Encoder(Protocol):
     device: torch.device
     """Where its weights are."""
     text_encoders: Mapping[str, nn.Module]
-    """Those that LoRA files have names for, by that name ("te"; "te1" and "te2"); empty where none can be trained."""
+    """The modules that captions go through and that can learn, by the name that kohya's keys have for them ("te"; "te1"
+    and "te2"); empty where none can."""
 
-    def to(self, device: torch.device | str) -> "Encoder":
-        """Moves its weights; an encoder whose host decides where they are does nothing."""
+    def to(self, device: torch.device | str, text: bool = True) -> "Encoder":
+        """Moves its weights; an encoder whose host decides where they are does nothing.
+
+        Args:
+            text: whether `text_encoders` go along; those that learn are where the denoiser is.
+        """
 
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
         """float32 [N, H, W, 3] in 0..1 to latents, float32 [N, C, h, w], scaled as the denoiser expects them."""
@@ -51,10 +54,35 @@ class Encoder(Protocol):
     def stack(self, entries: list[Conditioning]) -> Conditioning:
         """Entries as a batch; captions of different length are padded as the family's text encoder would."""
 
+    def tokens(self, captions: list[str]) -> list[Tokens]:
+        """One entry a caption, without a batch axis: what `encode_tokens` encodes."""
+
+    def stack_tokens(self, entries: list[Tokens]) -> Tokens:
+        """Entries as a batch; shorter captions are continued by windows without words."""
+
+    def encode_tokens(self, tokens: Tokens, modules: Mapping[str, nn.Module] | None = None) -> Conditioning:
+        """What `encode_captions` and `stack` give, with gradients, where the text encoders are.
+
+        Args:
+            tokens: a batch.
+            modules: `text_encoders`, or what is to be called in their places.
+        """
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of a base that an adapter can be put into."""
+
+    module: nn.Module
+    component: str
+    """What LoRA files call it: "unet", "transformer", "text_encoder", "text_encoder_2"."""
+    targets: dict[str, str]
+    """Presets of its modules: a name and a regular expression for the whole path."""
+
 
 @dataclass
 class Model:
-    """A loaded base model: what trains is put into `denoiser`, everything else stays as it was."""
+    """A loaded base model: what trains is put into its parts, everything else stays as it was."""
 
     family: "Family"
     denoiser: nn.Module
@@ -67,21 +95,33 @@ class Model:
     stored, its configuration, the noise schedule and the encoder."""
     name: str
 
-    @property
-    def components(self) -> dict[str, nn.Module]:
-        """The modules that a LoRA may belong to, as its file calls them."""
-        texts = zip(TEXT_COMPONENTS, self.encoder.text_encoders.values(), strict=False)
-        return {self.family.component: self.denoiser, **dict(texts)}
-
     @contextmanager
-    def encoder_on(self, device: torch.device) -> Iterator[None]:
-        """The encoder's weights on a device inside the block, and where they were after it."""
+    def encoder_on(self, device: torch.device, text: bool = True) -> Iterator[None]:
+        """The encoder's weights on a device inside the block, and where they were after it.
+
+        Args:
+            text: as for `Encoder.to`.
+        """
         before = self.encoder.device
-        self.encoder.to(device)
+        self.encoder.to(device, text)
         try:
             yield
         finally:
-            self.encoder.to(before)
+            self.encoder.to(before, text)
+
+    @property
+    def parts(self) -> "dict[str, Part]":
+        """All that adapters can be put into, by name: the denoiser, whose name is empty, and the text encoders."""
+        parts = {"": Part(self.denoiser, self.family.component, self.family.targets)}
+        for number, (name, module) in enumerate(self.encoder.text_encoders.items(), 1):
+            component = "text_encoder" if number == 1 else f"text_encoder_{number}"
+            parts[name] = Part(module, component, self.family.text_targets)
+        return parts
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The modules that a LoRA may belong to, as its file calls them."""
+        return {part.component: part.module for part in self.parts.values()}
 
 
 class Family(ABC):
@@ -96,6 +136,8 @@ class Family(ABC):
     """ModelSpec's architecture."""
     targets: dict[str, str]
     """Presets of LoRA targets: a name and a regular expression for the whole path of a module."""
+    text_targets: dict[str, str] = {}
+    """The same of its text encoders; empty where they cannot learn."""
     default_dialect: str
     schedule: dict
     """The noise schedule that the family was trained with, as a diffusers scheduler configuration."""
@@ -136,6 +178,16 @@ class Family(ABC):
             entries: without a batch axis.
             empty: of the empty caption, which continues those that are shorter than others.
         """
+
+    def encode_tokens(self, tokens: Tokens, modules: Mapping[str, nn.Module], length: int, layer: int) -> Conditioning:
+        """What its text encoders make of a batch of captions, on their device and with gradients.
+
+        Args:
+            modules: the text encoders by name.
+            length: tokens of a window.
+            layer: whose hidden states to take, counted from the end; None = the family's own.
+        """
+        raise NotImplementedError(f"the text encoders of {self.name} do not learn")
 
     @abstractmethod
     def predict(

@@ -1,4 +1,4 @@
-"""A CLIP text encoder with its tokenizer: a caption to windows of ids, and those to text states."""
+"""A CLIP text encoder with its tokenizer, which makes windows of ids of a caption."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class ClipText:
     model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
     penultimate: bool = False
-    """Whether the states in front of the last layer are taken, which no norm follows."""
+    """Whether the states in front of the last layer are taken."""
 
     def windows(self, caption: str) -> list[list[int]]:
         """The ids of a caption, framed and padded, 75 tokens a window; one window without words for none."""
@@ -32,21 +32,9 @@ class ClipText:
         window = [tokens.bos_token_id, *ids, tokens.eos_token_id]
         return window + [tokens.pad_token_id] * (tokens.model_max_length - len(window))
 
-    def states(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Args:
-            windows: int64 [k, 77].
-
-        Returns:
-            Hidden states [k, 77, width], and the projected state of the end token [k, projection]; None where the
-            encoder has no projection.
-        """
-        # No attention mask: Stable Diffusion was trained with the causal mask alone, padding attended to.
-        windows = windows.to(self.model.device)
-        if not self.penultimate:
-            return self.model(windows).last_hidden_state, None
-        answer = self.model(windows, output_hidden_states=True)
-        return answer.hidden_states[-2], getattr(answer, "text_embeds", None)
+    @property
+    def layer(self) -> tuple[int, bool]:
+        return layer_of(self.penultimate)
 
     @property
     def weights(self) -> State:
@@ -68,6 +56,11 @@ class ClipText:
         )
 
 
+def layer_of(penultimate: bool) -> tuple[int, bool]:
+    """Whose hidden states are taken, counted from the end, and whether the last norm follows them."""
+    return (-2, False) if penultimate else (-1, True)
+
+
 def clip_text(
     state: State, config: dict, tokenizer: CLIPTokenizer, part: str, where: Path, penultimate: bool, projects: bool
 ) -> ClipText:
@@ -84,7 +77,7 @@ def clip_text(
     module_class = CLIPTextModelWithProjection if projects else CLIPTextModel
     read = CLIPTextConfig.from_dict(config)
     _check_tokenizer(tokenizer, read, where)
-    fitting = _fit_prefix(state, module_class, read)
+    fitting = fit_prefix(state, module_class, read)
     return ClipText(
         assemble(module_class, read, fitting, torch.float32, f"the {part} of {where}"), tokenizer, penultimate
     )
@@ -118,7 +111,7 @@ def _check_tokenizer(tokenizer: CLIPTokenizer, text_config: CLIPTextConfig, wher
     tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
 
 
-def _fit_prefix(state: State, module_class: type, config: CLIPTextConfig) -> State:
+def fit_prefix(state: State, module_class: type, config: CLIPTextConfig) -> State:
     """CLIP's keys with or without `text_model.`, as the installed transformers names them."""
     with torch.device("meta"):
         wanted = module_class(config).state_dict()

@@ -1,10 +1,13 @@
 """The encoder of the Stable Diffusions: CLIP text encoders, one or several, for captions; a VAE for pictures."""
 
+from collections.abc import Mapping
+
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from .base import Conditioning
+from . import clip_tokens
+from .base import Conditioning, Tokens
 from .clip_text import ClipText
 from .identities import hash_of, sampled_hash
 from .vae import PictureEncoder
@@ -60,14 +63,29 @@ class ClipVaeEncoder(PictureEncoder):
             self.encode_captions([])
         return stack_windows(entries, self._empty)
 
+    def tokens(self, captions: list[str]) -> list[Tokens]:
+        found = []
+        for caption in captions:
+            windows = {name: text.windows(caption) for name, text in self.texts.items()}
+            # Tokenizers of one vocabulary cut alike; of two, the shorter goes on without words.
+            most = max(map(len, windows.values()))
+            for name, own in windows.items():
+                own += self.texts[name].windows("") * (most - len(own))
+            found.append({name: torch.tensor(own).flatten() for name, own in windows.items()})
+        return found
+
+    def stack_tokens(self, entries: list[Tokens]) -> Tokens:
+        return clip_tokens.stack_tokens(entries, self.tokens([""])[0])
+
+    def encode_tokens(self, tokens: Tokens, modules: Mapping[str, nn.Module] | None = None) -> Conditioning:
+        first = next(iter(self.texts.values()))
+        layer, normed = first.layer
+        return clip_tokens.encode(
+            modules or self.text_encoders, tokens, first.tokenizer.model_max_length, layer, normed
+        )
+
     def _encoded(self, caption: str) -> Conditioning:
-        windows = [text.windows(caption) for text in self.texts.values()]
-        # Tokenizers of one vocabulary cut alike; of two, the shorter goes on without words.
-        most = max(map(len, windows))
-        windows = [
-            own + text.windows("") * (most - len(own)) for own, text in zip(windows, self.texts.values(), strict=True)
-        ]
-        answers = [text.states(torch.tensor(ids)) for text, ids in zip(self.texts.values(), windows, strict=True)]
-        told = {"text": torch.cat([states for states, _ in answers], -1).flatten(0, 1).float().cpu()}
-        pooled = [state for _, state in answers if state is not None]
-        return told | ({"pooled": pooled[-1][0].float().cpu()} if pooled else {})
+        (tokens,) = self.tokens([caption])
+        place = next(iter(self.text_encoders.values())).device
+        told = self.encode_tokens({name: ids[None].to(place) for name, ids in tokens.items()})
+        return {name: state[0].float().cpu() for name, state in told.items()}

@@ -1,10 +1,13 @@
 """What the Stable Diffusion families share: CLIP, checkpoints that are a single file, and the host's models."""
 
-from diffusers import AutoencoderKL
+from collections.abc import Mapping
 
-from . import sd_checkpoint
-from .base import Conditioning, Encoder, Model
-from .clip_text import VOCABULARIES, clip_text, read_tokenizer
+from diffusers import AutoencoderKL
+from torch import nn
+
+from . import clip_tokens, sd_checkpoint
+from .base import Conditioning, Encoder, Model, Tokens
+from .clip_text import VOCABULARIES, clip_text, layer_of, read_tokenizer
 from .clip_vae import ClipVaeEncoder, stack_windows
 from .clip_vocabulary.tokenizer import clip_tokenizer
 from .diffusion import Diffusion
@@ -37,6 +40,7 @@ class StableDiffusionFamily(UNetFamily):
     layout: sd_checkpoint.Layout
     """Of its checkpoints."""
     schedule = SCHEDULE
+    text_targets = clip_tokens.TARGETS
 
     @property
     def text_parts(self) -> tuple[str, ...]:
@@ -53,6 +57,12 @@ class StableDiffusionFamily(UNetFamily):
         if resolution:
             config["sample_size"] = resolution // encoder.pixel_step
         return self._over(unet, config, None, encoder, diffusion, name, name)
+
+    def encode_tokens(
+        self, tokens: Tokens, modules: Mapping[str, nn.Module], length: int, layer: int | None
+    ) -> Conditioning:
+        own, normed = layer_of(self.penultimate)
+        return clip_tokens.encode(modules, tokens, length, own if layer is None else layer, normed)
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
         return stack_windows(entries, empty)

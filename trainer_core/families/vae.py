@@ -19,9 +19,10 @@ class PictureEncoder:
         """All that it encodes with."""
         return [self.vae]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str, text: bool = True) -> Self:
         for module in self.modules:
-            module.to(device)
+            if text or module is self.vae:
+                module.to(device)
         return self
 
     @property

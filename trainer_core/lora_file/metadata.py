@@ -32,6 +32,9 @@ class Facts:
     """As stored in the file, see `alpha.effective_alpha`."""
     network_args: dict[str, str] = field(default_factory=dict)
     learning_rate: float
+    text_encoder_learning_rate: float | None = None
+    """None where no text encoder learns."""
+    trains_denoiser: bool = True
     optimizer: str
     lr_scheduler: str
     warmup_steps: int = 0
@@ -54,7 +57,6 @@ class Facts:
     caption_dropout: float = 0.0
     ema_decay: float | None = None
     """Of the moving average, where the file holds that instead of the trained weights."""
-    trains_text_encoder: bool = False
     images: int
     """Pictures times repeats: what one epoch shows, without regularisation pictures."""
     prior_images: int = 0
@@ -95,7 +97,6 @@ def _text(value: Any) -> str:
 
 def _kohya(facts: Facts) -> dict[str, Any]:
     per_epoch = -(-(facts.images + facts.prior_images) // (facts.batch_size * facts.accumulation))
-    trained_text = facts.learning_rate if facts.trains_text_encoder else None
     dataset = {
         "ss_num_train_images": facts.images,
         "ss_num_reg_images": facts.prior_images,
@@ -127,8 +128,8 @@ def _kohya(facts: Facts) -> dict[str, Any]:
         "ss_training_started_at": facts.started_at or None,
         "ss_training_finished_at": facts.finished_at or None,
         "ss_learning_rate": facts.learning_rate,
-        "ss_unet_lr": facts.learning_rate,
-        "ss_text_encoder_lr": trained_text,
+        "ss_unet_lr": facts.learning_rate if facts.trains_denoiser else None,
+        "ss_text_encoder_lr": facts.text_encoder_learning_rate,
         "ss_optimizer": facts.optimizer,
         "ss_lr_scheduler": facts.lr_scheduler,
         "ss_lr_warmup_steps": facts.warmup_steps,
