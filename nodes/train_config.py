@@ -73,6 +73,11 @@ WIDGETS = [
     Widget("preview_weights", "preview.weights", advanced=True),
     Widget("output_weights", "output.weights", advanced=True),
     Widget("output_checkpoint", "output.checkpoint", advanced=True),
+    Widget("text_encoder", "adapter.text_encoder", advanced=True),
+    Widget("text_encoder_learning_rate", "optimizer.text_encoder_learning_rate", advanced=True),
+    Widget("text_encoder_rank", "adapter.text_encoder_rank", advanced=True),
+    Widget("text_encoder_targets", "adapter.text_encoder_targets", advanced=True),
+    Widget("text_encoder_stop_step", "adapter.text_encoder_stop_step", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 
