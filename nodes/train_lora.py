@@ -107,7 +107,8 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
     from .host import memory, running
     from .log import LogObserver
 
-    base = _base(model, clip, vae, bake, observer)
+    learns = config.values.get("adapter.text_encoder", "off") != "off"
+    base = _base(model, clip, vae, bake, learns, observer)
     recipe = _recipe(base, dataset, config, held, start_lora)
     return run.train(
         recipe,
@@ -149,7 +150,7 @@ class _Base:
     """Loaded from the host's weights; None where the engine loads it."""
 
 
-def _base(model, clip, vae, bake: bool, observer) -> _Base:
+def _base(model, clip, vae, bake: bool, text_learns: bool, observer) -> _Base:
     from ..trainer_core.engine.events import Warned
 
     if isinstance(model, TrainingModel):
@@ -161,7 +162,7 @@ def _base(model, clip, vae, bake: bool, observer) -> _Base:
         return _Base(model.base, None)
     from .host.weights import base_of
 
-    host = base_of(model, clip, vae, bake)
+    host = base_of(model, clip, vae, bake, text_learns)
     for warning in host.warnings:
         observer.on(Warned(warning))
     return _Base(host.base, host.model)

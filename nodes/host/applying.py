@@ -1,11 +1,15 @@
 """A LoRA onto the host's MODEL and CLIP by the host's own loader, which otherwise only logs what it leaves out."""
 
+import logging
+
 import comfy.lora
 import comfy.lora_convert
 import comfy.sd
 
 from ...trainer_core.errors import BadInput
 from .api import ExecutionBlocker
+
+log = logging.getLogger("scion")
 
 
 def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tuple:
@@ -15,8 +19,14 @@ def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tup
         BadInput: no key of the LoRA belongs to a layer of the model or the text encoder.
     """
     _refuse_foreign(model, clip, lora)
+    if clip is None and _of_text(lora):
+        log.warning("Scion: the LoRA has a part for the text encoder, which needs clip wired to Apply LoRA (Scion)")
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, dict(lora), strength_model, strength_clip)
     return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to Apply LoRA (Scion)")
+
+
+def _of_text(tensors) -> bool:
+    return any(key.startswith(("lora_te", "text_encoder")) for key in tensors)
 
 
 def _refuse_foreign(model, clip, lora) -> None:
@@ -26,8 +36,6 @@ def _refuse_foreign(model, clip, lora) -> None:
     tensors = comfy.lora_convert.convert_lora(dict(lora))
     loaded = comfy.lora.load_lora(tensors, names, log_missing=False)
     if not loaded:
-        text = [key for key in tensors if key.startswith(("lora_te", "text_encoder"))]
-        why = (
-            "it has a part for the text encoder alone: wire clip" if text and clip is None else "it is of another model"
-        )
+        alone = clip is None and _of_text(tensors)
+        why = "it has a part for the text encoder alone: wire clip" if alone else "it is of another model"
         raise BadInput(f"lora: none of its {len(tensors)} keys ({next(iter(tensors), '')}, …) fits this model: {why}")

@@ -1,22 +1,30 @@
 """The host's CLIP and VAE behind the engine's encoder: what the graph has wired encodes captions and pictures."""
 
+import copy
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management
 import torch
+from torch import nn
 
 from ...trainer_core.errors import BadInput
-from ...trainer_core.families.base import Conditioning, Family
+from ...trainer_core.families import clip_tokens
+from ...trainer_core.families.base import Conditioning, Family, Tokens
 from ...trainer_core.families.identities import hash_of
 from . import memory
 from .originals import identity
+from .text_encoders import letters_of
 
 PROBE_CAPTION = "a red ball on green grass, evening light, 35mm photograph"
 PROBE_SIDE = 64
 PROJECTIONS = 8
+WINDOW = 77
+"""Tokens that CLIP takes at once."""
+NEAR = 1e-3
+"""So much of the largest number two computations of the same may differ by."""
 EMBEDDING = re.compile(r"(^|\s)embedding:")
 """Where the host's tokenizer looks for a textual inversion."""
 
@@ -29,8 +37,6 @@ class HostEncoder:
 
     device = torch.device("cpu")
     """Where they are when they are not asked for: off the device."""
-    text_encoders: dict[str, torch.nn.Module] = {}
-    """The host's own are not trained."""
 
     def __init__(self, clip, vae, base, family: Family):
         """
@@ -52,9 +58,10 @@ class HostEncoder:
         self._alone = threading.RLock()
         self.pixel_step = vae.spacial_compression_encode()
         self._empty: Conditioning | None = None
+        self.text_encoders: dict[str, nn.Module] = {}
         self.identity = self._identified()
 
-    def to(self, device: torch.device | str) -> "HostEncoder":
+    def to(self, device: torch.device | str, text: bool = True) -> "HostEncoder":
         if torch.device(device).type == "cpu":
             with self._alone:
                 memory.release()
@@ -79,14 +86,58 @@ class HostEncoder:
             self.encode_captions([])
         return self._family.stack(entries, self._empty)
 
-    def _encoded(self, caption: str) -> Conditioning:
+    def let_learn(self, text_encoders: dict[str, nn.Module]) -> None:
+        """Takes modules over the CLIP's weights, which answer as it does.
+
+        Raises:
+            BadInput: they do not.
+        """
+        self.text_encoders = text_encoders
+        precise = {name: copy.deepcopy(module).float() for name, module in text_encoders.items()}
+        with torch.no_grad():
+            told = self.encode_tokens(self.stack_tokens(self.tokens([PROBE_CAPTION])), precise)
+        for name, expected in self._encoded(PROBE_CAPTION).items():
+            if not torch.allclose(told[name][0], expected, rtol=0, atol=NEAR * float(expected.abs().max())):
+                raise BadInput(
+                    f"clip: does more with a caption than its weights tell ({name} differs), so it cannot learn. Wire "
+                    "the CLIP from before the nodes that changed it, or set text_encoder to 'off'"
+                )
+
+    def tokens(self, captions: list[str]) -> list[Tokens]:
+        found = []
+        for caption in captions:
+            with self._alone:
+                windows = self._tokenised(caption)
+            letters = {name: windows[letter] for name, letter in letters_of(self._family).items()}
+            ids = {name: [[token for token, _ in window] for window in held] for name, held in letters.items()}
+            found.append({name: torch.tensor(held).flatten() for name, held in ids.items()})
+        return found
+
+    def stack_tokens(self, entries: list[Tokens]) -> Tokens:
+        return clip_tokens.stack_tokens(entries, self.tokens([""])[0])
+
+    def encode_tokens(self, tokens: Tokens, modules: Mapping[str, nn.Module] | None = None) -> Conditioning:
+        layer = self.clip.layer_idx
+        # The host takes the last layer where a CLIP has fewer than are asked for.
+        if layer is not None and abs(layer) > len(self._layers()):
+            layer = -1
+        return self._family.encode_tokens(tokens, modules or self.text_encoders, WINDOW, layer)
+
+    def _layers(self) -> nn.ModuleList:
+        first = next(iter(self.text_encoders.values()))
+        return getattr(first, "text_model", first).encoder.layers
+
+    def _tokenised(self, caption: str) -> dict[str, list]:
         if EMBEDDING.search(caption):
             raise BadInput(
                 f"caption {caption[:80]!r}: holds 'embedding:', by which the host would put a textual inversion in its "
                 "place; leave it out"
             )
         # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
-        tokens = self.clip.tokenize(caption, disable_weights=True)
+        return self.clip.tokenize(caption, disable_weights=True)
+
+    def _encoded(self, caption: str) -> Conditioning:
+        tokens = self._tokenised(caption)
         (text, extras), *_ = self._whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
         told = {"text": text, "pooled": extras.get("pooled_output")}
         if any(told[name] is None for name in self._family.conditioned_on):

@@ -13,12 +13,12 @@ from ...trainer_core.families.base import Family, Model
 from ...trainer_core.families.diffusion import Diffusion
 from . import memory
 from .encoder import HostEncoder
-from .originals import is_plain, originals
+from .originals import originals, shared
+from .text_encoders import text_encoders_of
 
 FAMILIES = {"SD15": "sd15", "SDXL": "sdxl"}
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."
-WHOLE = (torch.float32, torch.float16, torch.bfloat16)
 READ = ("model_sampling", "manual_cast_dtype")
 """Object patches that are obeyed here, or that concern sampling alone."""
 ATTACHMENT = "scion"
@@ -44,29 +44,32 @@ class HostBase:
     warnings: list[str]
 
 
-def base_of(patcher, clip, vae, bake: bool) -> HostBase:
+def base_of(patcher, clip, vae, bake: bool, text_learns: bool = False) -> HostBase:
     """The base in a MODEL, with the CLIP and VAE that encode for it. Nothing is copied on the CPU; nothing is written.
 
     Args:
         bake: whether the weight patches (LoRAs) of the MODEL belong to the base; without it they are refused.
+        text_learns: whether the text encoders of the CLIP are to learn.
 
     Raises:
-        BadInput: the model cannot be trained, or CLIP or VAE are of another; says what it is and what to do.
+        BadInput: model or CLIP cannot be trained, or CLIP or VAE are of another; says what it is and what to do.
     """
     family = _family(patcher)
     _refuse_patches(patcher, bake)
     # Another patcher over the same weights, such as one with a LoRA that was just sampled, may have written into them.
     memory.release()
     state = originals(patcher)
-    weights = _shared({key.removeprefix(PREFIX): w for key, w in state.items() if key.startswith(PREFIX)})
-    _refuse_quantised(weights)
+    weights = shared({key.removeprefix(PREFIX): w for key, w in state.items() if key.startswith(PREFIX)}, "model")
     if bake:
         weights |= _baked(patcher, weights)
     attached, origin = patcher.attachments.get(ATTACHMENT), _origin(patcher)
     name = attached.name if attached else Path(origin).stem or type(patcher.model.model_config).__name__
+    encoder = HostEncoder(clip, vae, patcher.model, family)
+    if text_learns:
+        encoder.let_learn(text_encoders_of(clip, family))
     model = family.from_original(
         weights,
-        HostEncoder(clip, vae, patcher.model, family),
+        encoder,
         _diffusion(patcher, family),
         attached.resolution if attached else None,
         name,
@@ -98,36 +101,6 @@ def _refuse_patches(patcher, bake: bool) -> None:
             f"model: a node has replaced parts of it ({replaced[0]}{', …' if len(replaced) > 1 else ''}); wire the "
             "MODEL from before that node"
         )
-
-
-def _refuse_quantised(weights: dict[str, torch.Tensor]) -> None:
-    for name, tensor in weights.items():
-        if tensor.dtype not in WHOLE:
-            raise BadInput(
-                f"model: is quantised ({name} is {str(tensor.dtype).removeprefix('torch.')}). Load it in full: the "
-                "fp16, bf16 or fp32 file, with weight_dtype 'default'"
-            )
-
-
-def _shared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same storage under tensors of our own: those that the host made in inference mode can never be trained with.
-
-    Raises:
-        BadInput: there is no plain storage to share.
-    """
-    shared = {}
-    with torch.inference_mode(False):
-        for name, tensor in state.items():
-            data = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
-            if not is_plain(data):
-                what = "not in memory" if data.device.type == "meta" else f"held as {type(data).__name__}"
-                raise BadInput(
-                    f"model: its weight {name} is {what}, as quantised or streamed models have it. Load the fp16, "
-                    "bf16 or fp32 file with the host's own checkpoint or diffusion model loader"
-                )
-            empty = torch.empty(0, dtype=data.dtype, device=data.device)
-            shared[name] = empty.set_(data.untyped_storage(), data.storage_offset(), data.shape, data.stride())
-    return shared
 
 
 def _baked(patcher, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

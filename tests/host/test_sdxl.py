@@ -101,3 +101,37 @@ def test_the_host_loads_all_of_the_file_and_computes_what_the_trainer_computed(s
     assert (theirs - bare).abs().max() > 0.01
     log = sized_host.log()
     assert not [mark for mark in LEFT_OUT if mark in log]
+
+
+@pytest.mark.parametrize("layer", [None, -1, -2])
+def test_both_text_encoders_learn_on_the_hosts_clip_and_come_back_to_it(sized_host, graph, folder, layer):
+    skip = {} if layer is None else {"skip": graph.node("CLIPSetLastLayer", clip=("base", 1), stop_at_clip_layer=layer)}
+    clip = ("skip", 0) if skip else ("base", 1)
+
+    def training(**config):
+        prompt = graph_of(graph, config={**STRONG, **config}, dataset={"caption_prefix": "wooden " * 40}, **skip)
+        prompt["train"]["inputs"]["clip"] = list(clip)
+        return prompt
+
+    # What is encoded in the step is what the host has encoded for the cache.
+    still = {"learning_rate": 1e-9, "seed": 7}
+    runs = [sized_host.run(training(text_encoder=learns, **still)) for learns in ("off", "only")]
+    losses = [graph.run_of(sized_host, run).losses for run in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    if layer is not None:
+        return
+    before = len(sized_host.log())
+    prompt = training(text_encoder="on")
+    run = graph.run_of(sized_host, sized_host.run(prompt))
+    assert {key.split("_text_model")[0] for key in run.tensors if key.startswith("lora_te")} == {"lora_te1", "lora_te2"}
+    prompt["apply"] = graph.node("ScionApplyLoRA", model=("base", 0), clip=clip, lora=("train", 0))
+    prompt["encode"] = graph.node("CLIPTextEncode", text="a red ring", clip=("apply", 1))
+    prompt["probe"] = graph.node("ProbeConditioning", conditioning=("encode", 0), file="both.safetensors")
+    result = sized_host.run(prompt)
+    assert result.status == "success", graph.said(result)
+    assert not [mark for mark in LEFT_OUT if mark in sized_host.log()[before:]]
+    theirs = load_file(sized_host.base / "output" / "both.safetensors")["text"][0]
+    ours = load_for_sampling(str(folder), str(run.file)).encoder.encode_captions(["a red ring"])[0]["text"]
+    bare = load_for_sampling(str(folder), None).encoder.encode_captions(["a red ring"])[0]["text"]
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+    assert (theirs - bare).abs().max() > 1e-2
