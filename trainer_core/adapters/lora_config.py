@@ -76,8 +76,7 @@ class LoRAConfig:
     )
     text_encoder: str = option(
         "off",
-        help="Whether the text encoders learn, too (on), or they alone (only); captions are then encoded in each step. "
-        "optimizer.text_encoder_learning_rate is their learning rate",
+        help="Whether the text encoders learn, too (on), or they alone (only); captions are then encoded in each step",
         choices=("off", "on", "only"),
     )
     text_encoder_rank: int = option(0, help="Rank in the text encoders; 0 = as rank", low=0, high=1024, advanced=True)
