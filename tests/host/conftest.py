@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+
 HERE = Path(__file__).parent
 WORKSPACE = Path.home() / "comfy" / "ComfyUI"
 INTERPRETERS = (".venv/bin/python", "venv/bin/python", "../venv/bin/python")
 CHECKPOINT = "random-sd15.safetensors"
 DATASET = "things"
+PROBES = ("probe.py", "sdxl_probe.py")
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def make_host(host_home, sd15_checkpoint, pictures):
         except OSError:
             shutil.copyfile(sd15_checkpoint, base / "models" / "checkpoints" / CHECKPOINT)
         shutil.copytree(pictures, base / "input" / DATASET)
-        if pack:
-            shutil.copyfile(HERE / "probe.py", base / "custom_nodes" / "probe.py")
+        for probe in PROBES if pack else ():
+            shutil.copyfile(HERE / probe, base / "custom_nodes" / probe)
         return host
 
     return make
@@ -105,6 +108,12 @@ def make_host(host_home, sd15_checkpoint, pictures):
 def end(host):
     host.stop()
     (host.base / "models" / "checkpoints" / CHECKPOINT).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(save_random_sdxl, tmp_path_factory):
+    """A random Stable Diffusion XL for sdxl_probe.py. The host's CLIP-G has a projection as wide as itself."""
+    return save_random_sdxl(tmp_path_factory.mktemp("sdxl") / "base", clip_tokenizer(), clip_tokenizer("!"), 64)
 
 
 @pytest.fixture(scope="session")

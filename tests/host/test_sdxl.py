@@ -1,7 +1,6 @@
 """A MODEL of Stable Diffusion XL: it trains in the graph as its folder does on the command line, and computes alike."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from trainer_core import recipe
 from trainer_core.engine import run as engine
 from trainer_core.families import registry
-from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.sampler import load_for_sampling
 
 STRONG = {"learning_rate": 0.02, "preview_width": 64, "preview_height": 64}
@@ -18,15 +16,13 @@ LEFT_OUT = ("lora key not loaded", "NOT LOADED")
 
 
 @pytest.fixture(scope="module")
-def folder(save_random_sdxl, tmp_path_factory):
-    """The host's CLIP-G has a projection as wide as itself."""
-    return save_random_sdxl(tmp_path_factory.mktemp("sdxl") / "base", clip_tokenizer(), clip_tokenizer("!"), 64)
+def folder(sdxl_folder):
+    return sdxl_folder
 
 
 @pytest.fixture(scope="module")
 def sized_host(make_host, folder, tmp_path_factory):
     own = make_host(tmp_path_factory.mktemp("sized"))
-    shutil.copyfile(Path(__file__).with_name("sdxl_probe.py"), own.base / "custom_nodes" / "sdxl_probe.py")
     shutil.copytree(folder, own.base / "input" / "sdxl")
     try:
         yield own.start()
