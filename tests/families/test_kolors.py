@@ -83,6 +83,11 @@ def test_pictures_are_drawn_as_diffusers_pipeline_draws_them(kolors, pipe):
     torch.testing.assert_close(ours, theirs.permute(0, 2, 3, 1), rtol=0, atol=1e-4)
 
 
+def test_weights_in_other_names_are_refused_by_its_title():
+    with pytest.raises(BadInput, match="model.x: Kolors is trained from its diffusers folder"):
+        registry.FAMILIES["kolors"].from_original({}, None, None, None, "model.x")
+
+
 def test_what_its_folder_lacks_is_named(kolors_base, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(kolors_base, folder)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from ..errors import BadInput
 from .diffusion import Diffusion
 from .sources import Source
 from .weights import State
@@ -128,6 +129,8 @@ class Family(ABC):
     """One file a family; it knows modules and numbers, and nothing of the trainer."""
 
     name: str
+    title: str
+    """For a person."""
     component: str
     """How LoRA files call the denoiser: "unet" or "transformer"."""
     base_version: str
@@ -155,7 +158,6 @@ class Family(ABC):
             BadInput: the source lacks a part, or its weights do not fit; all that is missing is named.
         """
 
-    @abstractmethod
     def from_original(
         self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
     ) -> Model:
@@ -167,8 +169,9 @@ class Family(ABC):
             resolution: in pixels; None = the family's own.
 
         Raises:
-            BadInput: the weights do not fit.
+            BadInput: the weights do not fit, or the family has no other names than diffusers'.
         """
+        raise BadInput(f"base: {name}: {self.title} is trained from its diffusers folder; Load Training Model reads it")
 
     @abstractmethod
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
@@ -187,7 +190,7 @@ class Family(ABC):
             length: tokens of a window.
             layer: whose hidden states to take, counted from the end; None = the family's own.
         """
-        raise NotImplementedError(f"the text encoders of {self.name} do not learn")
+        raise BadInput(f"adapter.text_encoder: the text encoders of {self.title} do not learn here; set it to off")
 
     @abstractmethod
     def predict(

@@ -2,13 +2,11 @@
 
 from diffusers import AutoencoderKL
 
-from .base import Conditioning, Encoder, Model
+from .base import Conditioning
 from .chatglm_vae import ChatGlmVaeEncoder, chat_glm, read_tokenizer, stack
-from .diffusion import Diffusion
 from .folder import Parts
 from .sources import Source
 from .unet import UNetFamily
-from .weights import State
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -35,11 +33,6 @@ class Kolors(UNetFamily):
     targets = UNetFamily.targets | {"all": r"(?!add_embedding\.|encoder_hid_proj$).*"}
     text_parts = ("text_encoder",)
     tokenizers = {"tokenizer": (("tokenizer.model",),)}
-
-    def from_original(
-        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
-    ) -> Model:
-        raise NotImplementedError("no host knows this architecture")
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
         return stack(entries)

@@ -22,8 +22,6 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 class UNetFamily(Family):
     """A family says what its folders hold, and makes the encoder of its own; the rest is here."""
 
-    title: str
-    """For a person."""
     text_parts: tuple[str, ...]
     """The text encoders' folders."""
     tokenizers: Mapping[str, Iterable[tuple[str, ...]]]
