@@ -44,7 +44,7 @@ class Catalogue:
                 self._listed = time.monotonic()  # beforehand: what is changed meanwhile outdates the new listing, too
                 try:
                     self._list()
-                except BaseException:
+                except BaseException:  # half a listing must not hold for the next who asks
                     self.outdate()
                     raise
             return self._listing

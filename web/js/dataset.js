@@ -6,7 +6,7 @@ import { app } from "../../../scripts/app.js";
 import { Routes } from "./lib/api.js";
 import { passOn } from "./lib/canvas.js";
 import { styleSheet } from "./lib/dom.js";
-import { hidePictures } from "./lib/host_view.js";
+import { addElement, hidePictures } from "./lib/host_view.js";
 import { refreshLists } from "./lib/lists.js";
 import { executionIds } from "./lib/place.js";
 import { MIN_HEIGHT, Sheet } from "./lib/sheet.js";
@@ -16,8 +16,6 @@ import { UploadDialog } from "./lib/upload_dialog.js";
 
 const NODE = "ScionLoadImageCaptionDataset";
 const MIN_WIDTH = 380;
-/** What the classic renderer leaves free above and below. */
-const WIDGET_MARGIN = 10;
 const TOAST_MS = 12_000;
 /** Widgets that decide what the sheet shows, by the names that the server's route has for them. */
 const SETTINGS = {
@@ -171,14 +169,7 @@ function watch(node, sheet) {
 function addSheet(node) {
   const sheet = new Sheet({ routes, asked: () => asked(node), add: (files) => upload(node, sheet, files) });
   passOn(sheet.root, app, ".scion-grid, .scion-message");
-  const widget = node.addDOMWidget("scion_sheet", "scion_sheet", sheet.root, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => MIN_HEIGHT + 2 * WIDGET_MARGIN,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false;
+  addElement(node, "scion_sheet", sheet.root, MIN_HEIGHT);
   takeDrops(node, sheet);
   watch(node, sheet);
   const [width, height] = node.computeSize();

@@ -6,7 +6,7 @@ import { app } from "../../../scripts/app.js";
 import { Routes } from "./lib/api.js";
 import { passOn } from "./lib/canvas.js";
 import { styleSheet } from "./lib/dom.js";
-import { hidePictures } from "./lib/host_view.js";
+import { addElement, hidePictures } from "./lib/host_view.js";
 import { executionIds } from "./lib/place.js";
 import { MIN_HEIGHT, RunPanel } from "./lib/run_panel.js";
 import { RunStore } from "./lib/store.js";
@@ -15,8 +15,6 @@ import { RUN } from "./lib/workflow.js";
 
 const NODE = "ScionTrainLoRA";
 const MIN_WIDTH = 380;
-/** What the classic renderer leaves free above and below. */
-const WIDGET_MARGIN = 10;
 const TOAST_MS = 12_000;
 
 export const routes = new Routes(api);
@@ -115,14 +113,7 @@ function addPanel(node) {
   const follower = new Follower(node, panel);
   hidePictures(node);
   passOn(panel.root, app, ".scion-strip, .scion-message");
-  const widget = node.addDOMWidget("scion_panel", "scion_panel", panel.root, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => MIN_HEIGHT + 2 * WIDGET_MARGIN,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false;
+  addElement(node, "scion_panel", panel.root, MIN_HEIGHT);
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
 
