@@ -81,7 +81,7 @@ class Plain:
     def __init__(self, unet, recipe: Recipe, batches: list, model: Model, paths: list[str]):
         torch.manual_seed(0)
         inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=paths), unet)
-        self.unet, self.batches, self.scheduler = unet, batches, model.diffusion.scheduler
+        self.unet, self.batches, self.scheduler = unet, batches, model.process.scheduler
         self.dtype = PRECISIONS[recipe.run.precision]
         self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         for parameter in self.parameters:

@@ -19,6 +19,7 @@ REFUSED = [rule for rule in RULES if rule.idle is not None]
 
 BESIDE_ALL: Mapping = {
     "optimizer.custom": "adv_optm.AdamW_adv",
+    "objective.timesteps": "uniform",
     "preview.prompts": ["a ring"],
     "preview.guidance": 1.0,
     "dataset.width": 64,
@@ -131,9 +132,11 @@ def test_a_schedule_s_setting_counts_with_just_the_schedules_that_the_rule_leave
 @pytest.mark.parametrize("name", ["logit_mean", "logit_std", "mode_scale", "huber_delta"])
 def test_a_setting_of_the_loss_counts_with_just_the_choices_that_the_rule_leaves(name, make_recipe):
     def outcome(config):
-        drawn = objective.draw(config, torch.zeros(50, 4, 2, 2), 1000, 0, "train", [(n,) for n in range(50)])
+        # "auto" is another way for each kind of base.
+        names, usual = [(n,) for n in range(50)], ("uniform", "logit_normal")
+        drawn = [objective.draw(config, torch.zeros(50, 4, 2, 2), 1000, 0, "train", names, way) for way in usual]
         error = objective.errors(config, torch.linspace(0, 1, 8).view(1, 8, 1, 1), torch.zeros(1, 8, 1, 1))
-        return drawn.timesteps.tolist(), error.tolist()
+        return [one.timesteps.tolist() for one in drawn], error.tolist()
 
     [rule] = [rule for rule in RULES if rule.setting == f"objective.{name}"]
     [choice] = rule.when

@@ -68,7 +68,7 @@ def test_its_sizes_suit_comfyuis_sd15_classes(base):
     assert (vae.latent_channels, base.encoder.pixel_step, vae.scaling_factor) == (4, 8, 0.18215)
     assert (text.max_position_embeddings, text.hidden_act) == (77, "quick_gelu")
     assert unet.cross_attention_dim == text.hidden_size
-    assert base.diffusion.prediction_type == "epsilon"
+    assert base.process.prediction_type == "epsilon"
 
 
 def test_its_latents_are_scaled_as_the_noise_schedule_expects(base):

@@ -173,7 +173,7 @@ def dataset(given: Namespace) -> int:
     if not scan.items:
         raise BadInput(*(scan.problems or [f"{named}: there is no picture in it"]))
     base = load(given.base or (recipe.base if not paths else "scion-tiny"))
-    split = Dataset(scan.items, config, recipe.run.seed, base.encoder.pixel_step, base.resolution)
+    split = Dataset(scan.items, config, recipe.run.seed, base.side_step, base.resolution)
     print("\n".join(report_lines(scan, split)))
     if scan.problems:
         count = len(scan.problems)

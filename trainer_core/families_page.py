@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from .adapters.lora_config import LoRAConfig
+from .families.latent import LatentFamily
 from .families.registry import FAMILIES, PIPELINES
 from .families.unet import UNetFamily
 from .lora_file.dialects import DIALECTS, module_keys
@@ -71,21 +72,22 @@ def _presets() -> Iterator[tuple[str, str]]:
     """Those that all families share, and those that one has otherwise."""
     for preset, usual in UNetFamily.targets.items():
         yield f"`{preset}`", usual.replace("|", "\\|")
-        for family in FAMILIES.values():
-            if family.targets[preset] != usual:
-                yield f"`{preset}` of {family.title}", family.targets[preset].replace("|", "\\|")
+    for family in FAMILIES.values():
+        for preset, pattern in family.targets.items():
+            if pattern != UNetFamily.targets.get(preset):
+                yield f"`{preset}` of {family.title}", pattern.replace("|", "\\|")
 
 
-def loaded_by(family: UNetFamily) -> list[str]:
+def loaded_by(family: LatentFamily) -> list[str]:
     """The programs that load every module of a LoRA on the default targets, in the family's own dialect."""
     return [report.reader for report in reader_reports(_default_file(family), _target(family)) if report.complete]
 
 
-def _target(family: UNetFamily):
+def _target(family: LatentFamily):
     return standard_target(STANDARD[family.name])
 
 
-def _default_file(family: UNetFamily) -> dict[str, torch.Tensor]:
+def _default_file(family: LatentFamily) -> dict[str, torch.Tensor]:
     """The tensors of such a file, without numbers."""
     target, form, tensors = _target(family), DIALECTS[family.default_dialect], {}
     (preset,) = LoRAConfig().targets
@@ -98,18 +100,21 @@ def _default_file(family: UNetFamily) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _example(family: UNetFamily) -> str:
+def _example(family: LatentFamily) -> str:
     return next(iter(_default_file(family))).split("_transformer_")[0] + "_…"
 
 
-def _sources(family: UNetFamily) -> str:
+def _sources(family: LatentFamily) -> str:
     pipeline = next(name for name, known in PIPELINES.items() if known == family.name)
-    file = ", single file" if type(family)._read_file is not UNetFamily._read_file else ""
+    file = ", single file" if type(family)._read_file is not LatentFamily._read_file else ""
     return f"diffusers folder (`{pipeline}`){file}"
 
 
-def _objective(family: UNetFamily) -> str:
+def _objective(family: LatentFamily) -> str:
     told = family.schedule
+    if "beta_start" not in told:
+        moved = "moved by the picture's size" if told.get("use_dynamic_shifting") else f"shift {told.get('shift', 1):g}"
+        return f"rectified flow, noise levels {moved}, logit-normal timesteps"
     schedule = f"{told['num_train_timesteps']:,} timesteps, β {told['beta_start']} to {told['beta_end']}"
     return f"epsilon or v, as its scheduler says; usually {told['prediction_type']}, {schedule}"
 

@@ -69,6 +69,8 @@ def _named(*names: str) -> dict[str, Among]:
     return {"optimizer.name": Among(names), "optimizer.custom": EMPTY}
 
 
+LOGIT = ("logit_normal", "auto")
+"""Ways to draw timesteps by a logit-normal density, or perhaps."""
 FINDS_RATE = tuple(name for name, kind in KINDS.items() if kind.finds_rate)
 RULES = (
     Rule("adapter.alpha", {"adapter.kind": Among(("oft",))}, "A rotation (oft) has no strength", (None,)),
@@ -127,8 +129,8 @@ RULES = (
         for name in ("decay_steps", "decay_shape")
     ),
     *(
-        Rule(f"objective.{name}", {"objective.timesteps": Other((drawn,))}, f"Of the timesteps {drawn} only")
-        for name, drawn in (("logit_mean", "logit_normal"), ("logit_std", "logit_normal"), ("mode_scale", "mode"))
+        Rule(f"objective.{name}", {"objective.timesteps": Other(drawn)}, f"Of the timesteps {drawn[0]} only")
+        for name, drawn in (("logit_mean", LOGIT), ("logit_std", LOGIT), ("mode_scale", ("mode",)))
     ),
     Rule("objective.huber_delta", {"objective.loss": Among(("mse",))}, "Of the losses huber and smooth_l1 only"),
     Rule("preview.count", {"preview.prompts": Other(([],))}, "The prompts are drawn, not captions"),

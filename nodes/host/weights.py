@@ -4,22 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.lora
-import comfy.model_sampling
 import torch
 
 from ...trainer_core.errors import BadInput
 from ...trainer_core.families import registry
 from ...trainer_core.families.base import Family, Model
-from ...trainer_core.families.diffusion import Diffusion
 from . import memory
 from .encoder import HostEncoder
 from .originals import originals, shared
+from .process import SAMPLING, process_of
 from .text_encoders import text_encoders_of
 
 FAMILIES = {"SD15": "sd15", "SDXL": "sdxl"}
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."
-READ = ("model_sampling", "manual_cast_dtype")
+READ = (SAMPLING, "manual_cast_dtype")
 """Object patches that are obeyed here, or that concern sampling alone."""
 ATTACHMENT = "scion"
 """Under this name patchers that our own loader made carry what their weights do not tell."""
@@ -70,7 +69,7 @@ def base_of(patcher, clip, vae, bake: bool, text_learns: bool = False) -> HostBa
     model = family.from_original(
         weights,
         encoder,
-        _diffusion(patcher, family),
+        process_of(patcher, family),
         attached.resolution if attached else None,
         name,
     )
@@ -115,27 +114,6 @@ def _baked(patcher, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return baked
 
 
-def _diffusion(patcher, family: Family) -> Diffusion:
-    """The noise schedule and the prediction type that the MODEL samples with, patches on them included.
-
-    Raises:
-        BadInput: it samples in a way that is not trained.
-    """
-    sampling = patcher.get_model_object("model_sampling")
-    parents = type(sampling).__bases__
-    discrete = comfy.model_sampling.ModelSamplingDiscrete in parents
-    if discrete and comfy.model_sampling.V_PREDICTION in parents:
-        prediction = "v_prediction"
-    elif discrete and comfy.model_sampling.EPS in parents:
-        prediction = "epsilon"
-    else:
-        raise BadInput(
-            f"model: samples by {' and '.join(parent.__name__ for parent in parents)}, for which there is no training. "
-            "Wire the MODEL from before the ModelSampling node that set it"
-        )
-    return Diffusion.from_sigmas(sampling.sigmas.detach().cpu(), prediction, family.schedule)
-
-
 def _warnings(patcher) -> list[str]:
     """What a MODEL carries that sampling obeys and training does not."""
     options = dict(patcher.model_options)
@@ -164,7 +142,7 @@ def _origin(patcher) -> str:
 def _changes(patcher, clip, vae) -> list[str]:
     """How the wired parts differ from what the origin's name alone would give: who repeats the run must know."""
     changes = ["its LoRAs baked in"] if patcher.patches else []
-    if "model_sampling" in patcher.object_patches:
+    if SAMPLING in patcher.object_patches:
         changes.append("another sampling")
     if clip.layer_idx is not None or clip.patcher.patches:
         changes.append("a changed CLIP")

@@ -92,7 +92,7 @@ def test_the_loss_of_a_step_is_that_of_its_masked_pictures(make_trainer, with_al
         batch.masks.min() == 0.5 and batch.masks.max() == 1 and batch.masks.shape[1:] == (1, *batch.latents.shape[2:])
     )
     names = [(0, key, position) for position, key in enumerate(batch.keys)]
-    config, diffusion = trainer.recipe.objective, trainer.model.diffusion
+    config, diffusion = trainer.recipe.objective, trainer.model.process
     drawn = objective.draw(config, batch.latents, diffusion.steps, trainer.recipe.run.seed, "training", names)
     noisy = diffusion.add_noise(batch.latents, drawn.noise, drawn.timesteps)
     with torch.no_grad():

@@ -99,8 +99,8 @@ def test_the_plain_loss_and_its_gradients_equal_those_of_diffusers_training_scri
 def test_a_zero_terminal_snr_schedule_ends_in_noise_alone(changed_base):
     model = registry.load(str(changed_base(**SCHEDULES["zero terminal SNR"])))
     latents, _, drawn = batch(model, [999] * 3)
-    torch.testing.assert_close(model.diffusion.add_noise(latents, drawn.noise, drawn.timesteps), drawn.noise)
-    assert model.diffusion.snr(torch.tensor([999])).item() == 0
+    torch.testing.assert_close(model.process.add_noise(latents, drawn.noise, drawn.timesteps), drawn.noise)
+    assert model.process.snr(torch.tensor([999])).item() == 0
 
 
 def test_min_snr_weights_equal_diffusers_formula(scheduled_base):

@@ -53,7 +53,7 @@ def test_diffusers_draws_with_the_file_what_the_trainer_draws(train, pipeline, b
     (preview,) = heard.of(Previewed)
 
     pipe = pipeline()
-    pipe.scheduler = registry.load(str(base)).diffusion.sampler("ddim")
+    pipe.scheduler = registry.load(str(base)).process.sampler("ddim")
     before = pictures_of(pipe, PROMPTS, 11, 5.0)
     assert (before - preview.pictures).abs().max() > 0.05
     pipe.load_lora_weights(str(result.folder), weight_name=result.lora.name, local_files_only=True)
@@ -100,7 +100,7 @@ def test_with_a_and_b_swapped_the_file_loads_nowhere_or_draws_something_else(tra
     # Self-attention is square, so its halves fit transposed too: the file loads, and is another LoRA.
     save_file(swapped(state), tmp_path / "turned.safetensors")
     pipe = pipeline()
-    pipe.scheduler = registry.load(str(base)).diffusion.sampler("ddim")
+    pipe.scheduler = registry.load(str(base)).process.sampler("ddim")
     pipe.load_lora_weights(str(tmp_path), weight_name="turned.safetensors", local_files_only=True)
     assert (pictures_of(pipe, PROMPTS, 0, 5.0) - preview.pictures).abs().max() > 0.01
 

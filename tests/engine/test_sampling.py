@@ -52,7 +52,7 @@ def test_a_zero_terminal_snr_base_is_sampled_from_its_last_timestep(changed_base
 @pytest.mark.parametrize("sampler", CLASSES)
 def test_zero_terminal_snr_begins_at_the_last_timestep_whatever_spacing_the_base_names(changed_base, sampler):
     base = changed_base(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading")
-    schedule = registry.load(str(base)).diffusion.sampler(sampler)
+    schedule = registry.load(str(base)).process.sampler(sampler)
     schedule.set_timesteps(6)
     assert int(schedule.timesteps[0]) == 999
 

@@ -29,7 +29,7 @@ def test_every_item_of_a_step_counts_alike_however_short_its_batch(make_trainer)
     other = make_trainer({"run.steps": 1})
     parameters = list(other.parameters.values())
     assert all(torch.equal(a, b) for a, b in zip(parameters, trained, strict=True))
-    scheduler, count, total = other.model.diffusion.scheduler, 0, 0.0
+    scheduler, count, total = other.model.process.scheduler, 0, 0.0
     other.model.denoiser.train()
     for plan in plans:
         batch = other.dataset.load(plan)

@@ -43,7 +43,7 @@ def test_a_folder_predicts_what_diffusers_predicts_from_it(kolors, pipe, predict
     added = {"text_embeds": pooled, "time_ids": ids}
     with torch.no_grad():
         expected = pipe.unet(noisy, torch.tensor([10, 900]), words, added_cond_kwargs=added).sample
-    assert kolors.family.name == "kolors" and kolors.diffusion.steps == 1100
+    assert kolors.family.name == "kolors" and kolors.process.steps == 1100
     torch.testing.assert_close(predict(kolors, CHINESE), expected, rtol=0, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_a_caption_that_is_cut_is_said(kolors, caplog):
 
 def test_all_of_its_timesteps_are_drawn(kolors):
     latents, names = torch.zeros(4000, 1, 1, 1), [(number,) for number in range(4000)]
-    drawn = objective.draw(ObjectiveConfig(), latents, kolors.diffusion.steps, 0, "training", names).timesteps
+    drawn = objective.draw(ObjectiveConfig(), latents, kolors.process.steps, 0, "training", names).timesteps
     assert drawn.min() < 5 and 1095 < drawn.max() < 1100
     half = objective.draw(ObjectiveConfig(timestep_min=500), latents, 1100, 0, "training", names).timesteps
     assert 550 <= half.min() < 555

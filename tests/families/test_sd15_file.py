@@ -33,9 +33,9 @@ def test_one_file_in_original_names_predicts_what_its_folder_predicts(clip_base,
     torch.testing.assert_close(latents, folder.encoder.encode_pictures(pixels), rtol=0, atol=1e-5)
     torch.testing.assert_close(file.encoder.decode(latents), folder.encoder.decode(latents), rtol=0, atol=1e-5)
     noise, at = torch.randn(1, 4, 8, 8), torch.tensor([500])
-    both = [model.diffusion.add_noise(latents, noise, at) for model in (file, folder)]
+    both = [model.process.add_noise(latents, noise, at) for model in (file, folder)]
     assert torch.equal(*both)
-    assert file.diffusion.prediction_type == "epsilon"
+    assert file.process.prediction_type == "epsilon"
 
 
 def test_text_weights_without_their_prefix_are_read_too(clip_base, original, tmp_path, predict):
@@ -48,11 +48,11 @@ def test_text_weights_without_their_prefix_are_read_too(clip_base, original, tmp
 
 def test_marker_keys_make_it_a_v_prediction_model_with_zero_terminal_snr(original, tmp_path):
     save_file({**original, "v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}, tmp_path / "v.safetensors")
-    diffusion = registry.load(str(tmp_path / "v.safetensors")).diffusion
+    diffusion = registry.load(str(tmp_path / "v.safetensors")).process
     assert diffusion.prediction_type == "v_prediction"
     assert diffusion.snr(torch.tensor([999])).item() == 0
     save_file({**original, "v_pred": torch.tensor([])}, tmp_path / "v.safetensors")
-    diffusion = registry.load(str(tmp_path / "v.safetensors")).diffusion
+    diffusion = registry.load(str(tmp_path / "v.safetensors")).process
     assert diffusion.prediction_type == "v_prediction"
     assert diffusion.snr(torch.tensor([999])).item() > 0.001
 

@@ -36,7 +36,7 @@ def test_a_half_precision_ckpt_with_the_marks_of_v_prediction_is_read(folder, or
     halved = {key: tensor.half() for key, tensor in original.items()}
     torch.save({"state_dict": {**halved, "v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}}, tmp_path / "v.ckpt")
     file = registry.load(str(tmp_path / "v.ckpt"))
-    assert file.diffusion.prediction_type == "v_prediction" and file.diffusion.snr(torch.tensor([999])).item() == 0
+    assert file.process.prediction_type == "v_prediction" and file.process.snr(torch.tensor([999])).item() == 0
     torch.testing.assert_close(predict(file), predict(folder), rtol=0.02, atol=0.02)
 
 

@@ -131,7 +131,7 @@ def test_marks_and_precision_of_a_checkpoint(write_checkpoint, tmp_path):
         with safe_open(path, "pt") as file:
             assert file.get_tensor("v_pred").numel() == file.get_tensor("ztsnr").numel() == 0
             assert file.get_tensor("model.diffusion_model.out.2.weight").dtype == torch.float32
-        diffusion = registry.load(str(path)).diffusion
+        diffusion = registry.load(str(path)).process
     finally:
         path.unlink()
     assert diffusion.prediction_type == "v_prediction"

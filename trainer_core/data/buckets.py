@@ -23,23 +23,23 @@ class Bucket(NamedTuple):
         return f"{self.width}×{self.height}"
 
 
-def buckets_for(config: DatasetConfig, pixel_step: int, resolution: int) -> list[Bucket]:
+def buckets_for(config: DatasetConfig, side_step: int, resolution: int) -> list[Bucket]:
     """The buckets of a dataset: the fixed size, one square, or a ladder of aspect ratios of about the same area.
 
     (diffusers' `generate_aspect_ratio_buckets` is not in every version that we support, and at small resolutions it
     gives buckets of nearly twice the asked area: 128×128 for 96 in steps of 64.)
 
     Args:
-        pixel_step: sides must be multiples of this, in pixels; the base says so.
+        side_step: sides must be multiples of this, in pixels; the base says so.
         resolution: the base's own side, in pixels, used where the configuration gives none.
 
     Raises:
         BadInput: a size that is no multiple of the step, or a resolution that no multiple comes near.
     """
-    step = config.bucket_step or pixel_step
-    if step % pixel_step:
+    step = config.bucket_step or side_step
+    if step % side_step:
         raise BadInput(
-            f"bucket_step: {step} is no multiple of {pixel_step} pixels, which this base needs; use {pixel_step}."
+            f"bucket_step: {step} is no multiple of {side_step} pixels, which this base needs; use {side_step}."
         )
     if config.width:
         wrong = [

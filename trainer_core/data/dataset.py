@@ -54,7 +54,7 @@ class Dataset:
         items: Iterable[Item],
         config: DatasetConfig,
         seed: int,
-        pixel_step: int,
+        side_step: int,
         resolution: int,
         tokenised: bool = False,
         sized: bool = False,
@@ -63,7 +63,7 @@ class Dataset:
         Args:
             items: of a scan without problems.
             seed: the run's.
-            pixel_step: sides of pictures must be multiples of this, in pixels; the base says so.
+            side_step: sides of pictures must be multiples of this, in pixels; the base says so.
             resolution: the base's own side, in pixels.
             tokenised: whether captions are handed out as tokens, for a text encoder that learns, instead of encoded.
             sized: whether batches tell the size and crop of each picture ("time_ids"); the base's family says so.
@@ -73,7 +73,7 @@ class Dataset:
         """
         self.config, self.seed, self._parts, self.tokenised = config, seed, config.parts(), tokenised
         self._sized = sized
-        self.buckets = buckets_for(config, pixel_step, resolution)
+        self.buckets = buckets_for(config, side_step, resolution)
         self.items, self.holdout = split(sorted(items, key=lambda item: item.key), config.holdout, self.is_prior)
         self._items = {item.key: item for item in (*self.items, *self.holdout)}
         sizes = {(item.width, item.height) for item in self._items.values()}

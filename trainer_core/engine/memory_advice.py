@@ -95,7 +95,7 @@ def encoding(recipe, model: Model, dataset: Dataset, precision: str, device: tor
             base = _weight(model.denoiser) if device.type == "cpu" else 0
 
             def takes(scale: float = 1.0, base: int = base) -> int:
-                smaller = _scaled(bucket, scale, model.encoder.pixel_step)
+                smaller = _scaled(bucket, scale, model.side_step)
                 return base + held + encoding_memory(vae, *smaller)
 
             total = takes()
@@ -172,7 +172,7 @@ def _halved(precision: str, device: torch.device) -> list[Remedy]:
 
 def _smaller(recipe, model: Model) -> Remedy:
     """A quarter less of each side."""
-    data, step = recipe.dataset, model.encoder.pixel_step
+    data, step = recipe.dataset, model.side_step
     cost = "fine detail is lost"
     if data.width:
         width, height = _scaled(Bucket(data.width, data.height), QUARTER_LESS, data.bucket_step or step)

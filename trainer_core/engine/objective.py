@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import randomness
+from ..errors import BadInput
 from ..families.base import Conditioning, Model
 from .objective_config import ObjectiveConfig
 
@@ -23,17 +24,38 @@ class Draw:
         return Draw(self.noise.to(device, non_blocking=True), self.timesteps.to(device, non_blocking=True))
 
 
-def draw(config: ObjectiveConfig, latents: torch.Tensor, steps: int, seed: int, purpose: str, names: list) -> Draw:
+def check(config: ObjectiveConfig, model: Model) -> None:
+    """
+    Raises:
+        BadInput: settings that say nothing of the base's process.
+    """
+    if config.min_snr_gamma and model.process.prediction_type == "flow":
+        raise BadInput(
+            f"objective.min_snr_gamma: {config.min_snr_gamma:g}, but {model.family.title} is a flow, which "
+            "Min-SNR does not weigh; set it to 0"
+        )
+
+
+def draw(
+    config: ObjectiveConfig,
+    latents: torch.Tensor,
+    steps: int,
+    seed: int,
+    purpose: str,
+    names: list,
+    usual: str = "uniform",
+) -> Draw:
     """Noise and a timestep for each item, each keyed by (seed, purpose, name): on the CPU, whatever trains where.
 
     Args:
         steps: number of the process's timesteps.
         names: what identifies each item's draw, such as (micro-step, item key, position); as many as latents.
+        usual: the base's own way to draw timesteps, for "auto".
     """
-    noises, timesteps = [], []
+    noises, timesteps, way = [], [], usual if config.timesteps == "auto" else config.timesteps
     for name in names:
         generator = randomness.generator(seed, purpose, *name)
-        timesteps.append(_timestep(config, steps, generator))
+        timesteps.append(_timestep(config, way, steps, generator))
         noise = torch.randn(latents.shape[1:], generator=generator)
         if config.noise_offset:
             noise += config.noise_offset * torch.randn(latents.shape[1], 1, 1, generator=generator)
@@ -41,18 +63,18 @@ def draw(config: ObjectiveConfig, latents: torch.Tensor, steps: int, seed: int, 
     return Draw(torch.stack(noises), torch.tensor(timesteps))
 
 
-def _timestep(config: ObjectiveConfig, steps: int, generator: torch.Generator) -> int:
+def _timestep(config: ObjectiveConfig, way: str, steps: int, generator: torch.Generator) -> int:
     # The settings count in thousandths of the schedule: Kolors' has 1,100 timesteps.
     low = config.timestep_min * steps // 1000
     high = max(low, (config.timestep_max + 1) * steps // 1000 - 1)
-    if config.timesteps == "uniform":
+    if way == "uniform":
         return int(torch.randint(low, high + 1, (1,), generator=generator))
-    if config.timesteps == "cosmap":
+    if way == "cosmap":
         # pi * density = 2 / (1 - 2u + 2u²) has this inverse distribution function (Esser et al. 2024, section 3.1).
         u = 1 - 1 / (torch.tan(torch.pi / 2 * torch.rand(1, generator=generator)) + 1)
     else:
         u = compute_density_for_timestep_sampling(
-            config.timesteps, 1, config.logit_mean, config.logit_std, config.mode_scale, generator=generator
+            way, 1, config.logit_mean, config.logit_std, config.mode_scale, generator=generator
         )
     return low + min(int(float(u) * (high - low + 1)), high - low)
 
@@ -73,10 +95,11 @@ def losses(
         latents: clean, [N, C, h, w], on the denoiser's device.
         masks: how much each place counts, [N, 1, h, w] in 0..1; None where all count alike.
     """
-    diffusion = model.diffusion
-    noisy = diffusion.add_noise(latents, drawn.noise, drawn.timesteps)
-    predicted = model.family.predict(denoiser, noisy, drawn.timesteps, conditioning).float()
-    target = diffusion.target(latents, drawn.noise, drawn.timesteps).float()
+    process = model.process
+    noisy = process.add_noise(latents, drawn.noise, drawn.timesteps)
+    times = process.told(latents, drawn.timesteps)
+    predicted = model.family.predict(denoiser, noisy, times, conditioning).float()
+    target = process.target(latents, drawn.noise, drawn.timesteps).float()
     return errors(config, predicted, target, masks) * weights(config, model, drawn.timesteps)
 
 
@@ -103,8 +126,8 @@ def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> t
     """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7 and 3.4)."""
     if not config.min_snr_gamma:
         return 1.0
-    snr, gamma = model.diffusion.snr(timesteps), config.min_snr_gamma
-    if model.diffusion.prediction_type == "v_prediction":
+    snr, gamma = model.process.snr(timesteps), config.min_snr_gamma
+    if model.process.prediction_type == "v_prediction":
         return snr.clamp(max=gamma) / (snr + 1)
     # Written so that it is 1, not 0 / 0, where a zero-terminal-SNR schedule leaves no signal.
     return (gamma / snr).clamp(max=1)

@@ -7,12 +7,13 @@ from ..options import option
 
 @dataclass(kw_only=True)
 class ObjectiveConfig:
-    """Settings of the loss. As they stand: the mean squared error at uniformly drawn timesteps."""
+    """Settings of the loss. As they stand: the mean squared error at timesteps as the base was taught."""
 
     timesteps: str = option(
-        "uniform",
-        help="How timesteps are drawn; logit_normal favours the middle, mode and cosmap are those of Esser et al. 2024",
-        choices=("uniform", "logit_normal", "mode", "cosmap"),
+        "auto",
+        help="How timesteps are drawn; logit_normal favours the middle, mode and cosmap are those of Esser et al. "
+        "2024; auto = logit_normal for flows (SD3, Flux), else uniform",
+        choices=("auto", "uniform", "logit_normal", "mode", "cosmap"),
     )
     logit_mean: float = option(
         0.0, help="With logit_normal: above 0 favours noisy timesteps", low=-10, high=10, advanced=True

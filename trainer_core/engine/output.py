@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TAGS_MOST = 1000
 """So many tags of a folder are told: captions in sentences are all different, and a file's header is no place for them.
 """
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "flow": None}
+"""Our names of what a denoiser answers, and ModelSpec's, which has none for flows."""
 LONGEST = 80
 """Letters of a name that is taken from the dataset's folder."""
 
@@ -111,7 +113,7 @@ def _about_base(recipe, model) -> dict[str, Any]:
         "base_model_version": model.family.base_version,
         "base_model_name": model.name,
         "resolution": (recipe.dataset.width or side, recipe.dataset.height or side),
-        "prediction_type": "v" if model.diffusion.prediction_type == "v_prediction" else "epsilon",
+        "prediction_type": PREDICTIONS[model.process.prediction_type],
     }
 
 

@@ -21,7 +21,7 @@ from ..files import write_json
 from ..lora_file.lora import Target
 from ..lora_file.save import check_dialect
 from ..recipe import Recipe
-from . import checkpoints, learning_parts, memory_advice, optimizers, parameter_groups
+from . import checkpoints, learning_parts, memory_advice, objective, optimizers, parameter_groups
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
@@ -32,7 +32,7 @@ from .metrics import MetricsFile
 from .output import dialect, file_name, is_as_asked, preview_settings, settings
 from .requests import FINISH, Requests
 from .run_folder import RunFolder, RunState, free_name
-from .sampling import check_size
+from .sampling import check_sampler, check_size
 from .session import Session
 from .trainer import Trainer
 from .validation import Record, why_early
@@ -123,7 +123,9 @@ class _Run:
             self.audience.on(Busy("loading"))
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
                 model = detect(source).load(source, PRECISIONS[self.precision])
-        check_size(self.recipe.preview.width, self.recipe.preview.height, model.encoder.pixel_step)
+        check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
+        check_sampler(self.recipe.preview.sampler, model)
+        objective.check(self.recipe.objective, model)
         learners = learning_parts.planned(model, self.recipe.adapter)
         if self.recipe.adapter.kind == "lora":
             target = learning_parts.target_of(model, self.recipe.adapter)
@@ -138,7 +140,7 @@ class _Run:
             scan.items,
             self.recipe.dataset,
             self.recipe.run.seed,
-            model.encoder.pixel_step,
+            model.side_step,
             model.resolution,
             self.recipe.adapter.trains_text,
             model.family.sized,

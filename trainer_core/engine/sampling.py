@@ -49,15 +49,17 @@ def sample(
     told = {
         key: value.to(device, dtype) if value.is_floating_point() else value.to(device) for key, value in told.items()
     }
-    sampler = model.diffusion.sampler(config.sampler)
-    sampler.set_timesteps(config.steps, device=device)
-    latents = noise.to(device) * sampler.init_noise_sigma
+    latents = noise.to(device)
+    sampler = model.process.begun(config.sampler, config.steps, latents)
+    # diffusers' sampler of flows neither has these, nor would they do anything.
+    latents = latents * getattr(sampler, "init_noise_sigma", 1.0)
+    scale = getattr(sampler, "scale_model_input", lambda given, timestep: given)
     extra = {"generator": generators} if config.sampler in ANCESTRAL else {}
     for timestep in sampler.timesteps:
         if should_stop and should_stop():
             return None
         doubled = torch.cat([latents] * 2) if guided else latents
-        scaled = sampler.scale_model_input(doubled, timestep).to(dtype)
+        scaled = scale(doubled, timestep).to(dtype)
         predicted = model.family.predict(model.denoiser, scaled, timestep.expand(len(scaled)), told).float()
         if guided:
             without, with_caption = predicted.chunk(2)
@@ -66,6 +68,18 @@ def sample(
         if stepped:
             stepped()
     return latents.cpu()
+
+
+def check_sampler(name: str, model: Model) -> None:
+    """
+    Raises:
+        BadInput: the base's process has no such sampler.
+    """
+    if name not in model.process.samplers:
+        raise BadInput(
+            f"preview.sampler: {name} is for denoising diffusion, and {model.family.title} is a flow; choose one of "
+            f"{', '.join(model.process.samplers)}"
+        )
 
 
 def check_size(width: int, height: int, step: int) -> None:
@@ -101,9 +115,10 @@ def draw(
         watch: told (done, total) denoising steps of all batches.
 
     Raises:
-        BadInput: a size that the base cannot draw.
+        BadInput: a size that the base cannot draw, or a sampler that is not for it.
     """
-    check_size(width, height, model.encoder.pixel_step)
+    check_size(width, height, model.side_step)
+    check_sampler(config.sampler, model)
 
     def stepped() -> None:
         if watch:
@@ -114,7 +129,7 @@ def draw(
         model.encoder.encode_captions(prompts),
         model.encoder.encode_captions([config.negative])[0],
     )
-    channels = model.denoiser.config.in_channels
+    channels = model.family.latent_channels
     pictures, done, total = [], itertools.count(1), -(-len(prompts) // batch) * config.steps
     for start in range(0, len(prompts), batch):
         part = told[start : start + batch]

@@ -227,7 +227,7 @@ class Trainer:
         self.batch = batch
         seed = recipe.run.seed
         names = [(micro.index, key, position) for position, key in enumerate(batch.keys)]
-        drawn = objective.draw(recipe.objective, batch.latents, self.model.diffusion.steps, seed, "training", names)
+        drawn = self._drawn(batch.latents, "training", names)
         latents = batch.latents.to(self.device, non_blocking=True)
         masks = self._placed(batch.masks)
         dropout = recipe.adapter.dropout > 0
@@ -235,6 +235,10 @@ class Trainer:
             told, drawn = self.conditioning(batch.conditioning), drawn.to(self.device)
             losses = objective.losses(recipe.objective, self.model, self.modules.denoiser, latents, told, drawn, masks)
         return losses if batch.weights is None else losses * self._placed(batch.weights)
+
+    def _drawn(self, latents: torch.Tensor, purpose: str, names: list) -> objective.Draw:
+        asked, seed, process = self.recipe.objective, self.recipe.run.seed, self.model.process
+        return objective.draw(asked, latents, process.steps, seed, purpose, names, process.usual_timesteps)
 
     def _placed(self, tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor.to(self.device, non_blocking=True)
@@ -369,14 +373,12 @@ class Trainer:
             weights: as for `to_use`.
         """
         total, count = torch.zeros((), device=self.device), 0
-        diffusion, repeats = self.model.diffusion, 4
+        repeats = 4
         with self.at_rest(weights):
             for batch in self.dataset.holdout_batches(self.recipe.run.batch_size):
                 for repeat in range(repeats):
                     names = [(key, repeat) for key in batch.keys]
-                    drawn = objective.draw(
-                        self.recipe.objective, batch.latents, diffusion.steps, self.recipe.run.seed, "validation", names
-                    )
+                    drawn = self._drawn(batch.latents, "validation", names)
                     told = self.conditioning(batch.conditioning)
                     latents = batch.latents.to(self.device)
                     drawn = drawn.to(self.device)

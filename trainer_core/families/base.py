@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import BadInput
-from .diffusion import Diffusion
+from .process import Process
 from .sources import Source
 from .weights import State
 
@@ -26,7 +26,7 @@ class Encoder(Protocol):
     identity: str
     """Equal for encoders that make the same of everything; part of the key of what is cached."""
     pixel_step: int
-    """Sides of pictures must be multiples of this, in pixels."""
+    """Pixels a side to one latent."""
     device: torch.device
     """Where its weights are."""
     text_encoders: Mapping[str, nn.Module]
@@ -88,7 +88,7 @@ class Model:
     family: "Family"
     denoiser: nn.Module
     encoder: Encoder
-    diffusion: Diffusion
+    process: Process
     resolution: int
     """The side of the square pictures that the base was made for, in pixels."""
     identity: str
@@ -109,6 +109,11 @@ class Model:
             yield
         finally:
             self.encoder.to(before, text)
+
+    @property
+    def side_step(self) -> int:
+        """Sides of pictures must be multiples of this, in pixels."""
+        return self.encoder.pixel_step * self.family.patch
 
     @property
     def parts(self) -> "dict[str, Part]":
@@ -145,6 +150,8 @@ class Family(ABC):
     schedule: dict
     """The noise schedule that the family was trained with, as a diffusers scheduler configuration."""
     latent_channels: int
+    patch: int = 1
+    """So many latents a side are one token of the denoiser."""
     conditioned_on: tuple[str, ...]
     """Names of the tensors that a caption's conditioning has."""
     sized: bool = False
@@ -159,7 +166,7 @@ class Family(ABC):
         """
 
     def from_original(
-        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
+        self, weights: State, encoder: Encoder, process: Process, resolution: int | None, name: str
     ) -> Model:
         """A base over a denoiser's weights that are in memory already, in their original names and any precision.
 
@@ -194,6 +201,10 @@ class Family(ABC):
 
     @abstractmethod
     def predict(
-        self, denoiser: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+        self, denoiser: nn.Module, noisy: torch.Tensor, times: torch.Tensor, conditioning: Conditioning
     ) -> torch.Tensor:
-        """The denoiser's answer, shaped as `noisy`."""
+        """The denoiser's answer, shaped as `noisy`.
+
+        Args:
+            times: what `Process.told` or a sampler says of the time, [N].
+        """

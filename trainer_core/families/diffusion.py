@@ -25,11 +25,15 @@ TERMINAL = 1000.0
 
 
 class Diffusion:
-    """Noising, the target that the denoiser learns, and the samplers that undo it.
+    """Noising, the target that the denoiser learns, and the samplers that undo it; implements
+    `families.process.Process`.
 
     Args:
         config: a diffusers scheduler configuration; prediction_type and rescale_betas_zero_snr are obeyed.
     """
+
+    usual_timesteps = "uniform"
+    samplers = tuple(SAMPLERS)
 
     def __init__(self, config: dict):
         self.scheduler = DDPMScheduler.from_config(config)
@@ -86,10 +90,19 @@ class Diffusion:
             return self.scheduler.get_velocity(latents, noise, timesteps)
         return noise
 
+    def told(self, latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The timesteps themselves."""
+        return timesteps
+
     def snr(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Signal-to-noise ratio a_t / (1 - a_t), float32 [N]; 0 at the end of a zero-terminal-SNR schedule."""
         alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         return alphas / (1 - alphas)
+
+    def begun(self, name: str, steps: int, latents: torch.Tensor):
+        sampler = self.sampler(name)
+        sampler.set_timesteps(steps, device=latents.device)
+        return sampler
 
     def sampler(self, name: str):
         """A diffusers scheduler over the same process, by a name in `SAMPLERS`."""

@@ -10,8 +10,8 @@ from .base import Conditioning, Encoder, Model, Tokens
 from .clip_text import VOCABULARIES, clip_text, layer_of, read_tokenizer
 from .clip_vae import ClipVaeEncoder, stack_windows
 from .clip_vocabulary.tokenizer import clip_tokenizer
-from .diffusion import Diffusion
 from .folder import Parts
+from .process import Process
 from .sources import Source
 from .unet import UNetFamily
 from .weights import State, read_weights
@@ -51,12 +51,12 @@ class StableDiffusionFamily(UNetFamily):
         return {part.replace("text_encoder", "tokenizer"): VOCABULARIES for part in self.text_parts}
 
     def from_original(
-        self, weights: State, encoder: Encoder, diffusion: Diffusion, resolution: int | None, name: str
+        self, weights: State, encoder: Encoder, process: Process, resolution: int | None, name: str
     ) -> Model:
         config, unet = sd_checkpoint.unet_of(weights, self.layout, f"the UNet of {name}")
         if resolution:
             config["sample_size"] = resolution // encoder.pixel_step
-        return self._over(unet, config, None, encoder, diffusion, name, name)
+        return self._over(unet, config, None, encoder, process, name, name)
 
     def encode_tokens(
         self, tokens: Tokens, modules: Mapping[str, nn.Module], length: int, layer: int | None
