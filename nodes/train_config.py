@@ -78,6 +78,7 @@ WIDGETS = [
     Widget("text_encoder_rank", "adapter.text_encoder_rank", advanced=True),
     Widget("text_encoder_targets", "adapter.text_encoder_targets", advanced=True),
     Widget("text_encoder_stop_step", "adapter.text_encoder_stop_step", advanced=True),
+    Widget("text_encoder_precision", "run.text_encoder_precision", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -65,6 +65,7 @@ ANOTHER: Mapping = {
     "adapter.text_encoder_targets": ["attention"],
     "adapter.text_encoder_stop_step": 2,
     "optimizer.text_encoder_learning_rate": 1e-5,
+    "run.text_encoder_precision": "bf16",
     "dataset.trigger": "zorb",
     "dataset.resolution": 128,
     "dataset.buckets": False,

@@ -103,6 +103,12 @@ RULES = (
         "This optimizer finds one rate for all",
         (None,),
     ),
+    Rule(
+        "run.text_encoder_precision",
+        {"adapter.text_encoder": Other(("off",))},
+        "Text encoders that learn compute in run.precision",
+        ("auto",),
+    ),
     Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
     Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
     Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "optimizer.custom is used instead"),

@@ -67,6 +67,13 @@ class HostEncoder:
                 memory.release()
         return self
 
+    def set_text_precision(self, precision: str) -> None:
+        if precision != "auto":
+            raise BadInput(
+                f"run.text_encoder_precision: {precision}, but a CLIP of the graph computes as its loader made it; set "
+                "it to auto, and choose the precision in the CLIP's loader, or train a TRAINING_MODEL"
+            )
+
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
         return memory.own(self._whole(lambda: self._base.process_latent_in(self.vae.encode(pixels))))
 

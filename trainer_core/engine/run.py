@@ -123,6 +123,7 @@ class _Run:
             self.audience.on(Busy("loading"))
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
                 model = detect(source).load(source, PRECISIONS[self.precision])
+        model.encoder.set_text_precision(self.recipe.run.text_encoder_precision)
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
         check_sampler(self.recipe.preview.sampler, model)
         objective.check(self.recipe.objective, model)

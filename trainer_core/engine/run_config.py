@@ -88,6 +88,13 @@ class RunConfig:
         choices=("resume", "new", "error", "continue"),
         decides=False,
     )
+    text_encoder_precision: str = option(
+        "auto",
+        help="What text encoders that do not learn compute in: auto = CLIP in fp32, larger ones as they are stored; "
+        "int8 keeps their weights as eight-bit integers (needs torchao), a quarter of fp32's memory",
+        choices=("auto", *PRECISION_NAMES, "int8"),
+        advanced=True,
+    )
 
     def problems(self, where: str = "") -> list[str]:
         if bool(self.steps) == bool(self.epochs):

@@ -40,6 +40,13 @@ class Encoder(Protocol):
             text: whether `text_encoders` go along; those that learn are where the denoiser is.
         """
 
+    def set_text_precision(self, precision: str) -> None:
+        """In what the text encoders compute: "auto" = as they are, "fp32", "bf16", "fp16", or "int8" (weights alone).
+
+        Raises:
+            BadInput: their host decides that, or what makes int8 is not installed.
+        """
+
     def encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
         """float32 [N, H, W, 3] in 0..1 to latents, float32 [N, C, h, w], scaled as the denoiser expects them."""
 

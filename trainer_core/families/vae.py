@@ -6,9 +6,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from .identities import hash_of
+from .text_precision import set_precision
+
 
 class PictureEncoder:
     """The half of `families.base.Encoder` that pictures need; the VAE computes in its own precision, float32."""
+
+    identity: str
 
     def __init__(self, vae: AutoencoderKL):
         self.vae = vae
@@ -24,6 +29,14 @@ class PictureEncoder:
             if text or module is self.vae:
                 module.to(device)
         return self
+
+    def set_text_precision(self, precision: str) -> None:
+        """See `families.base.Encoder`."""
+        for module in self.modules:
+            if module is not self.vae:
+                set_precision(module, precision)
+        if precision != "auto":
+            self.identity = hash_of(self.identity, precision)
 
     @property
     def device(self) -> torch.device:
