@@ -64,7 +64,10 @@ def split(state: State, path: Path, layout: Layout) -> tuple[dict[str, State], d
     if missing:
         raise BadInput(f"base: {path} lacks {', '.join(missing)}; a full {layout.title} checkpoint has them all")
     try:
-        configs = {"unet": _unet_config(own["unet"], layout), "vae": _vae_config(own["vae"], layout)}
+        configs = {
+            "unet": _unet_config(own["unet"], layout),
+            "vae": vae_config(own["vae"], layout.scaling_factor),
+        }
         parts = {
             "unet": convert_ldm_unet_checkpoint(
                 {UNET + key: value for key, value in own["unet"].items()}, configs["unet"]
@@ -73,7 +76,7 @@ def split(state: State, path: Path, layout: Layout) -> tuple[dict[str, State], d
         }
         for part in layout.texts:
             given = open_clip.in_transformers_names(own[part]) if part == layout.projects else _clip_names(own[part])
-            parts[part], configs[part] = given, _text_config(given, part == layout.projects)
+            parts[part], configs[part] = given, text_config(given, part == layout.projects)
     except KeyError as error:
         raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
     marks = {}
@@ -155,7 +158,12 @@ def _depth(keys: State, place: str) -> int:
     return 1 + max((int(found[1]) for key in keys if (found := pattern.match(key))), default=-1)
 
 
-def _vae_config(keys: State, layout: Layout) -> dict:
+def vae_config(keys: State, scaling_factor: float) -> dict:
+    """An AutoencoderKL's configuration, read off the original names and shapes.
+
+    Raises:
+        KeyError: a key is not there that tells something.
+    """
     channels = []
     while f"encoder.down.{len(channels)}.block.0.conv2.weight" in keys:
         channels.append(keys[f"encoder.down.{len(channels)}.block.0.conv2.weight"].shape[0])
@@ -167,13 +175,13 @@ def _vae_config(keys: State, layout: Layout) -> dict:
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "block_out_channels": channels,
         "layers_per_block": blocks,
-        "latent_channels": keys["post_quant_conv.weight"].shape[1],
+        "latent_channels": keys["decoder.conv_in.weight"].shape[1],
         "norm_num_groups": 32,
-        "scaling_factor": layout.scaling_factor,
+        "scaling_factor": scaling_factor,
     }
 
 
-def _text_config(state: State, projects: bool) -> dict:
+def text_config(state: State, projects: bool) -> dict:
     """
     Args:
         state: in transformers' names, without `text_model.`.
