@@ -17,6 +17,7 @@ from .foreign import guess_family, other_methods, shapes_of, split_key
 from .kinds import KINDS, kind_in, read_module
 from .lora import LoRA, LoraPair, Misfit, Target
 from .safe_io import read_tensors
+from .transformer_rules import ONE_TRAINER, RULES
 from .unet_names import ldm_names
 
 FILE_LIMIT = 16 * 2**30
@@ -33,20 +34,26 @@ class Dialect:
     keeps_alpha: bool
     readers: tuple[str, ...]
     """Those that must load every module of a file in this dialect."""
+    of_transformers: tuple[str, ...]
+    """The same of a transformer's file."""
 
-    def required(self, kind: str) -> tuple[str, ...]:
-        """Those that must load every module of a file of this kind: LoRA's relatives are ComfyUI's alone."""
-        return self.readers if kind == "lora" else tuple(name for name in self.readers if name == "ComfyUI")
+    def required(self, kind: str, target: Target) -> tuple[str, ...]:
+        """Those that must load every module of a file of this kind: LoRA's relatives are ComfyUI's alone, and have an
+        alpha."""
+        readers = self.of_transformers if "transformer" in target.modules else self.readers
+        if kind == "lora":
+            return readers
+        return tuple(name for name in readers if name == "ComfyUI" and self.keeps_alpha)
 
 
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("kohya", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI", "diffusers")),
-        Dialect("kohya-ldm", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI",)),
-        Dialect("comfyui", ".lora_A.weight", ".lora_B.weight", True, ("ComfyUI",)),
+        Dialect("kohya", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI", "diffusers"), ("ComfyUI",)),
+        Dialect("kohya-ldm", ".lora_down.weight", ".lora_up.weight", True, ("ComfyUI",), ("ComfyUI",)),
+        Dialect("comfyui", ".lora_A.weight", ".lora_B.weight", True, ("ComfyUI",), ("ComfyUI",)),
         # diffusers refuses a file with .alpha keys beside lora_A and lora_B.
-        Dialect("diffusers", ".lora_A.weight", ".lora_B.weight", False, ("diffusers",)),
+        Dialect("diffusers", ".lora_A.weight", ".lora_B.weight", False, ("diffusers",), ("ComfyUI", "diffusers")),
     )
 }
 """The dialects that are written."""
@@ -72,8 +79,8 @@ def module_keys(dialect: str, target: Target) -> dict[tuple[str, str], str]:
 def _module_key(dialect: str, component: str, path: str, ldm: str | None, target: Target) -> str | None:
     if component.startswith("text_encoder"):
         return _text_encoder_key(dialect, component, path, "text_encoder_2" in target.modules)
-    if dialect == "kohya" and component == "unet":
-        return "lora_unet_" + path.replace(".", "_")
+    if dialect == "kohya" and (component == "unet" or ONE_TRAINER in _forms(target)):
+        return f"lora_{component}_" + path.replace(".", "_")
     if dialect == "kohya-ldm" and ldm:
         return "lora_unet_" + ldm.replace(".", "_")
     if dialect == "comfyui" and ldm:
@@ -85,6 +92,10 @@ def _module_key(dialect: str, component: str, path: str, ldm: str | None, target
     if dialect == "diffusers-old":
         return f"{component}." + re.sub(r"\.to_out\.0$", ".to_out", path.replace(".to_", ".processor.to_"))
     return None
+
+
+def _forms(target: Target) -> tuple[str, ...]:
+    return RULES[target.transformer].comfyui if target.transformer in RULES else ()
 
 
 def _text_encoder_key(dialect: str, component: str, path: str, several: bool) -> str | None:
@@ -112,10 +123,10 @@ def lora_to_tensors(
     if dialect not in DIALECTS:
         raise BadInput(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}.")
     kind = kind_in(lora)
-    if not DIALECTS[dialect].required(kind):
+    if not DIALECTS[dialect].required(kind, target):
         raise BadInput(
             f"dialect: {dialect!r} has no keys for {KINDS[kind].title}; choose one of "
-            f"{', '.join(name for name in DIALECTS if DIALECTS[name].required(kind))}"
+            f"{', '.join(name for name in DIALECTS if DIALECTS[name].required(kind, target))}"
         )
     form, keys, tensors = DIALECTS[dialect], module_keys(dialect, target), {}
     missing = [f"{component}.{path}" for component in lora for path in lora[component] if (component, path) not in keys]

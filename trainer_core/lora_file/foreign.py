@@ -102,7 +102,7 @@ def guess_family(shapes: Shapes) -> str | None:
     if re.search(r"single_transformer_blocks|double_blocks|single_blocks", text):
         return "Flux"
     if re.search(r"joint_blocks|(transformer\.|lora_transformer_)transformer_blocks", text):
-        return "Stable Diffusion 3"
+        return _stable_diffusion_3(text, shapes)
     if re.search(r"Wqkv|blocks[._]\d+[._]default_modulation", text):
         return "HunyuanDiT"
     widths = {128: "scion-tiny", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
@@ -113,7 +113,22 @@ def guess_family(shapes: Shapes) -> str | None:
     return "Stable Diffusion XL" if "lora_te2_" in text or "text_encoder_2." in text else None
 
 
-STANDARD = {"sd15": "Stable Diffusion 1.x", "sdxl": "Stable Diffusion XL", "kolors": "Kolors"}
+def _stable_diffusion_3(text: str, shapes: Shapes) -> str:
+    """Which of them, as far as the file tells: 3.5 Large is wider, and 3.5 Medium alone has a second attention."""
+    if any(_SD35_LARGE in shape for shape in shapes.values()):
+        return "Stable Diffusion 3.5 Large"
+    return "Stable Diffusion 3.5 Medium" if re.search(r"[._]attn2[._]", text) else "Stable Diffusion 3"
+
+
+_SD35_LARGE = 2432
+"""The width of its transformer."""
+
+STANDARD = {
+    "sd15": "Stable Diffusion 1.x",
+    "sdxl": "Stable Diffusion XL",
+    "kolors": "Kolors",
+    "sd3": "Stable Diffusion 3",
+}
 """The families that train here, as `guess_family` calls them."""
 
 _INPUTS = ("down", "hada_w1_b", "lokr_w1", "lokr_w1_b")

@@ -30,11 +30,25 @@ _UNETS = {
     "Stable Diffusion XL": _SDXL_UNET,
     "Kolors": _KOLORS_UNET,
 }
+_SD3 = {"caption_projection_dim": 1536, "num_attention_heads": 24, "num_layers": 24, "pos_embed_max_size": 8}
+_TRANSFORMERS = {
+    "Stable Diffusion 3": ("SD3Transformer2DModel", _SD3),
+    "Stable Diffusion 3.5 Medium": (
+        "SD3Transformer2DModel",
+        _SD3 | {"dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"},
+    ),
+    "Stable Diffusion 3.5 Large": (
+        "SD3Transformer2DModel",
+        _SD3 | {"caption_projection_dim": 2432, "num_attention_heads": 38, "num_layers": 38, "qk_norm": "rms_norm"},
+    ),
+}
+"""diffusers' classes and their configurations. The table of positions is small: no LoRA has a part in it."""
 
 
 @functools.cache
 def standard_target(family: str) -> Target | None:
-    """The usual UNet and text encoders of a family (named as `foreign.guess_family` does); None if not known here."""
+    """The usual denoiser and text encoders of a family (as `foreign.guess_family` calls it); None if not known here."""
+    import diffusers
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -45,6 +59,10 @@ def standard_target(family: str) -> Target | None:
                 unet=UNet2DConditionModel.from_config(configs["unet"]),
                 text_encoder=CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
             )
+    if family in _TRANSFORMERS:  # no file here has weights for their text encoders
+        kind, config = _TRANSFORMERS[family]
+        with torch.device("meta"):
+            return Target.of(transformer=getattr(diffusers, kind)(**config))
     if family not in _UNETS:
         return None
     with torch.device("meta"):

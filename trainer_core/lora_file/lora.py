@@ -149,14 +149,23 @@ class Target:
     """Component -> module path -> shape of its weight, for the linear and convolution modules."""
     unet_config: Mapping[str, Any] | None = None
     """The configuration of the component "unet", which its original (LDM) names are computed from."""
+    transformer: str = ""
+    """diffusers' class of the component "transformer", see `transformer_rules.RULES`."""
+    transformer_config: Mapping[str, Any] | None = None
+    """Its configuration."""
 
     @staticmethod
     def of(**components: nn.Module) -> "Target":
-        """The target from its modules (`unet=…`, `text_encoder=…`); they may be on the meta device or carry peft's
-        layers."""
-        unet = components.get("unet")
-        config = dict(unet.config) if unet is not None and hasattr(unet, "config") else None
-        return Target({name: module_shapes(module) for name, module in components.items()}, config)
+        """The target from its modules (`unet=…`, `transformer=…`, `text_encoder=…`); they may be on the meta device or
+        carry peft's layers."""
+        shapes = {name: module_shapes(module) for name, module in components.items()}
+        transformer = components.get("transformer")
+        kind = type(transformer).__name__ if transformer is not None else ""
+        return Target(shapes, _config(components.get("unet")), kind, _config(transformer))
+
+
+def _config(module: nn.Module | None) -> dict[str, Any] | None:
+    return dict(module.config) if module is not None and hasattr(module, "config") else None
 
 
 def module_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

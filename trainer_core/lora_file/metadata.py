@@ -202,7 +202,14 @@ def family_told(metadata: Mapping[str, str]) -> str | None:
     """
     if metadata.get("ss_sd_model_name") == "scion-tiny":
         return "scion-tiny"
-    families = {"sd_v1": "Stable Diffusion 1.x", "sdxl_base_v1-0": "Stable Diffusion XL", "kolors": "Kolors"}
+    families = {
+        "sd_v1": "Stable Diffusion 1.x",
+        "sdxl_base_v1-0": "Stable Diffusion XL",
+        "kolors": "Kolors",
+        "sd3m": "Stable Diffusion 3",
+        "sd3.5m": "Stable Diffusion 3.5 Medium",
+        "sd3.5l": "Stable Diffusion 3.5 Large",
+    }
     return families.get(metadata.get("ss_base_model_version", ""))
 
 

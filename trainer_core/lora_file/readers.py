@@ -9,6 +9,7 @@ from .dialects import module_keys
 from .foreign import split_key
 from .kinds import KINDS, fits, kind_of
 from .lora import ReaderReport, Target
+from .transformer_rules import RULES
 
 CLIP_MODULES = (
     "mlp.fc1",
@@ -25,11 +26,16 @@ def reader_reports(tensors: Mapping[str, torch.Tensor], target: Target) -> list[
     """What each reader would load of these tensors into the target's model.
 
     The rules were read in ComfyUI v0.33 (comfy/lora.py) and sd-scripts 0.10; diffusers' are run, as installed. A target
-    without a UNet is reported for diffusers only, and so is Kolors, which the other two do not know.
+    without a UNet is reported for diffusers only, and so is Kolors, which the other two do not know; a transformer for
+    ComfyUI and diffusers, as sd-scripts knows transformers by their original names alone.
     """
     kinds = {kind_of(parts) for parts in _modules(tensors).values()}
     relatives = [KINDS[kind].title for kind in KINDS if kind in kinds - {"lora"}]
     reports = [_refused("diffusers", tensors, relatives) if relatives else _diffusers(tensors, target)]
+    if target.transformer in RULES:
+        if not RULES[target.transformer].mixin:
+            reports.clear()
+        reports.insert(0, _by_names("ComfyUI", tensors, target, _transformer_names(target).get))
     if target.unet_config is not None and not _is_kolors(target):
         reports.insert(0, _by_names("ComfyUI", tensors, target, comfyui_names(target).get))
         by_sd_scripts = _by_names("sd-scripts", tensors, target, kohya_names(target).get)
@@ -106,6 +112,16 @@ def comfyui_names(target: Target) -> dict[str, tuple[str, str]]:
     return names
 
 
+def _transformer_names(target: Target) -> dict[str, tuple[str, str]]:
+    """Module names that ComfyUI knows for a transformer -> (component, path); LoRA on its text encoders is not told."""
+    rules, names = RULES[target.transformer], {}
+    for path in target.modules["transformer"]:
+        names |= dict.fromkeys(rules.comfyui_names(path), ("transformer", path))
+    for dialect in ("comfyui", "kohya-ldm"):
+        names |= {key: module for module, key in module_keys(dialect, target).items() if module[0] == "transformer"}
+    return names
+
+
 def kohya_names(target: Target) -> dict[str, tuple[str, str]]:
     """Module names that sd-scripts knows: SD1.x under diffusers' paths, SDXL under the original ones.
 
@@ -156,7 +172,7 @@ def _diffusers_keys(tensors: Mapping[str, torch.Tensor], target: Target) -> dict
     Raises:
         ValueError, KeyError, IndexError: diffusers refuses the file.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+    from diffusers import loaders
     from diffusers.utils import (
         convert_state_dict_to_diffusers,
         convert_state_dict_to_peft,
@@ -166,9 +182,11 @@ def _diffusers_keys(tensors: Mapping[str, torch.Tensor], target: Target) -> dict
     state = dict(tensors)
     if _is_sdxl(target) and not _is_kolors(target):
         config = types.SimpleNamespace(**target.unet_config)
-        state = StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=config)[0]
+        state = loaders.StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=config)[0]
     elif target.unet_config is not None:
-        state = StableDiffusionLoraLoaderMixin.lora_state_dict(state)[0]
+        state = loaders.StableDiffusionLoraLoaderMixin.lora_state_dict(state)[0]
+    elif target.transformer in RULES:
+        state = getattr(loaders, RULES[target.transformer].mixin).lora_state_dict(state)
     if not all("lora" in key for key in state):
         raise ValueError("a key without 'lora' in it")
     found = {}

@@ -93,7 +93,7 @@ def _left_out(
     tensors: Mapping[str, torch.Tensor], dialect: str, kind: str, target: Target
 ) -> tuple[list[ReaderReport], list[ReaderReport]]:
     """The readers' reports, and of them those of readers that the dialect is for and that leave something out."""
-    reports, required = reader_reports(tensors, target), DIALECTS[dialect].required(kind)
+    reports, required = reader_reports(tensors, target), DIALECTS[dialect].required(kind, target)
     return reports, [report for report in reports if report.reader in required and not report.complete]
 
 
