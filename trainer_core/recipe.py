@@ -15,10 +15,11 @@ from typing import Any
 
 from . import options, presets
 from .adapters.lora_config import PAIRS, LoRAConfig
+from .adapters.words_config import WordsConfig, stem
 from .data.config import DatasetConfig
 from .engine.objective_config import ObjectiveConfig
 from .engine.optimizer_config import OptimizerConfig
-from .engine.output_config import OutputConfig
+from .engine.output_config import RESERVED, OutputConfig
 from .engine.preview_config import PreviewConfig
 from .engine.run_config import RunConfig
 from .errors import BadInput
@@ -26,6 +27,9 @@ from .files import write_json, write_text
 from .options import option
 
 VERSION = 1
+OF_A_LORA = ("exclude", "dropout", "rslora", "start_from", "kind", "factor", "text_encoder")
+"""Settings of the adapter that mean nothing where there is none. Presets have its rank, alpha and targets: these are
+left as they are."""
 LONGEST = 4 * 2**20
 """Bytes; what is longer is no recipe."""
 
@@ -41,6 +45,7 @@ class Recipe:
     )
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     adapter: LoRAConfig = field(default_factory=LoRAConfig)
+    words: WordsConfig = field(default_factory=WordsConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -56,7 +61,7 @@ class Recipe:
         found = [*options.problems_of(self), *self._at_odds(dataset_known)]
         if not self.base.strip():
             found.append("base: is empty; name a model, such as scion-tiny")
-        return found + self._kind_problems()
+        return found + self._kind_problems() + self._words_problems()
 
     def _kind_problems(self) -> list[str]:
         """What other parts ask that the adapter's kind cannot do."""
@@ -71,6 +76,38 @@ class Recipe:
                 f"optimizer.lora_plus_ratio: {self.optimizer.lora_plus_ratio:g}, but adapter.kind is {kind}, which has "
                 "no B; set it to 0"
             )
+        return found
+
+    def _words_problems(self) -> list[str]:
+        """What new words cannot be called beside other files, and what is asked of a LoRA where they learn alone."""
+        found, words = [], self.words
+        for name in words.names:
+            if stem(name).lower() in (*RESERVED, self.output.name.lower()):
+                found.append(
+                    f"words.names: the file of {name} would be {stem(name)}.safetensors, as another file of the run "
+                    "is; choose another word, or another output.name"
+                )
+        if words.learn and words.learning_rate is not None and self.optimizer.kind.finds_rate:
+            found.append(
+                f"words.learning_rate: {words.learning_rate:g}, but {self.optimizer.chosen} finds one learning rate "
+                "for all; leave it empty"
+            )
+        if words.learn and words.alone:
+            found += [
+                f"{name}: {said}, but words.alone is on, so there is no LoRA; set it to false, or leave this as it was"
+                for name, said in self._of_a_lora().items()
+            ]
+        return found
+
+    def _of_a_lora(self) -> dict[str, str]:
+        """Settings that were changed and of a LoRA alone, by dotted name, and how; not those that presets have, too."""
+        names = {"adapter": OF_A_LORA, "optimizer": ("lora_plus_ratio", "part_rates"), "output": ("dialect",)}
+        usual, found = Recipe(), {}
+        for part, settings_of_it in names.items():
+            for name in settings_of_it:
+                value = getattr(getattr(self, part), name)
+                if value != getattr(getattr(usual, part), name):
+                    found[f"{part}.{name}"] = ", ".join(value) if isinstance(value, list) else str(value).lower()
         return found
 
     def _at_odds(self, dataset_known: bool) -> list[str]:
@@ -99,6 +136,11 @@ class Recipe:
         if self.output.checkpoint == "best" and not run.keep_best:
             found.append("output.checkpoint: 'best', but the best checkpoint is not kept; set run.keep_best to true")
         return found
+
+    @property
+    def encodes_live(self) -> bool:
+        """Whether captions are encoded in each step, because something learns that they go through."""
+        return self.words.learn or self.adapter.trains_text
 
     @property
     def weights_of_file(self) -> str:

@@ -61,9 +61,10 @@ class Terminal:
     def _started(self, event: Started) -> None:
         self._close()
         begun = f"Going on at step {event.step} of {event.total}" if event.step else f"Training {event.total} steps"
-        self.say(
-            f"{begun}: {event.parameters:,} numbers in {event.modules} modules, {event.precision} on {event.device}"
-        )
+        words = f"{event.words} new word{'s' if event.words > 1 else ''}" if event.words else ""
+        modules = f"{event.modules} modules" if event.modules else ""
+        where = " and ".join(filter(None, (modules, words)))
+        self.say(f"{begun}: {event.parameters:,} numbers in {where}, {event.precision} on {event.device}")
 
     def _steps(self, event: Steps) -> None:
         self._losses.extend(filter(math.isfinite, event.losses))
@@ -100,6 +101,8 @@ class Terminal:
         self.say(f"\n{head}: step {event.step} of {event.total}" + (f", {event.early}" if event.early else ""))
         if event.lora:
             self.say(f"LoRA: {event.lora}")
+        for path in event.words:
+            self.say(f"New word: {path}")
         for line in event.lines:
             self.say(f"  {line}")
 

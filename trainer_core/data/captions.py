@@ -233,6 +233,16 @@ def prepared(item: Item, config: DatasetConfig) -> list[str]:
     return list(dict.fromkeys(_whole(Parts(*texts), config) for texts in every))
 
 
+def written(item: Item, config: DatasetConfig) -> list[str]:
+    """Texts that hold every word of the captions that training may show of an item."""
+    texts = [
+        caption_features.replaced(item.caption, config.caption_replace),
+        config.caption_prefix,
+        config.caption_suffix,
+    ]
+    return [fixed_caption(item, config), *(texts if config.wildcards else ())]
+
+
 def shuffles(item: Item, config: DatasetConfig) -> bool:
     """Whether tags change their places from epoch to epoch."""
     if not config.shuffle_tags:

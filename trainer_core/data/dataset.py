@@ -126,6 +126,11 @@ class Dataset:
         """The caption that validation uses; see `captions.fixed_caption`."""
         return captions.fixed_caption(item, self.config_of(item))
 
+    def captions(self) -> Iterator[str]:
+        """Texts that hold every word of the captions that training may show; see `captions.written`."""
+        for item in self.items:
+            yield from captions.written(item, self.config_of(item))
+
     def order(self, batch_size: int) -> BatchOrder:
         """The batches of training.
 

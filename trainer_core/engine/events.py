@@ -48,6 +48,8 @@ class Started:
     """Numbers that train."""
     precision: str
     device: str
+    words: int = 0
+    """New words that learn."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Finished:
     """What a person should know: which readers load the file, how to go on."""
     early: str = ""
     """Why it is finished before all steps are done."""
+    words: list[Path] = field(default_factory=list)
+    """The files of new words."""
 
 
 Event = Scanned | Working | Busy | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished

@@ -1,4 +1,4 @@
-"""The parts of a base that learn: where each gets its adapter, and what trains in all of them, by name."""
+"""The parts of a base that learn: where each gets its adapter or new words, and what trains in all of them, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..adapters import lora
+from ..adapters import lora, words
 from ..adapters.lora_config import LoRAConfig
 from ..errors import BadInput
 from ..families.base import Model, Part
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import LoRA, LoraPair, ModuleWeights, Target, module_shapes
+from . import learning_words
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ def put(learners: list[Learner], seed: int, start: Mapping[str, Mapping[str, Mod
 
 
 def remove(model: Model) -> None:
-    """Takes every adapter out."""
+    """Takes every adapter and all new words out."""
+    learning_words.remove(model)
     for part in model.parts.values():
         lora.remove(part.module)
 
 
 def parameters(model: Model) -> dict[str, nn.Parameter]:
-    """What trains, by name: the denoiser's as `lora.parameters` has them, others behind the name of their part."""
-    return _of_all(model, lora.parameters)
+    """What trains, by name: the denoiser's as `lora.parameters` has them, others behind the name of their part; behind
+    them those of `learning_words.parameters`."""
+    return {**_of_all(model, lora.parameters), **learning_words.parameters(model)}
 
 
 def layers(model: Model) -> dict[str, nn.Module]:
@@ -96,8 +99,13 @@ def layers(model: Model) -> dict[str, nn.Module]:
 
 
 def learning(model: Model) -> dict[str, nn.Module]:
-    """The text encoders that have an adapter, by name."""
-    return {name: module for name, module in model.encoder.text_encoders.items() if lora.layers(module)}
+    """The text encoders that have an adapter or new words, by name."""
+    return {name: module for name, module in model.encoder.text_encoders.items() if _trained(module)}
+
+
+def of_a_step(model: Model) -> list[nn.Module]:
+    """The modules that a step goes through: the denoiser, whether it learns or not, and text encoders that learn."""
+    return [model.denoiser, *learning(model).values()]
 
 
 def extract(model: Model) -> LoRA:
@@ -135,7 +143,7 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     own."""
     # In this order a weight that is stored in another precision never exists twice where it came from.
     module.to(device)
-    trains = {id(parameter) for parameter in lora.parameters(module).values()}
+    trains = {id(parameter) for parameter in _trained(module).values()}
     for parameter in module.parameters():
         if id(parameter) not in trains and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
@@ -175,6 +183,10 @@ def _with_strength(weights: ModuleWeights, config: LoRAConfig) -> ModuleWeights:
     """A file has one alpha for all parts, whatever each was trained with."""
     same_rank = isinstance(weights, LoraPair) and weights.rank == config.rank
     return weights.with_alpha(config.scale * config.rank) if same_rank else weights
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {**lora.parameters(module), **words.parameters(module)}
 
 
 def _of_all(model: Model, of_one: Callable[[nn.Module], Mapping[str, nn.Module]]) -> dict:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..adapters.words_config import WordsConfig
 from ..errors import BadInput
 from . import optimizer_state
 from .optimizer_config import DEFAULTS, OURS, OptimizerConfig
@@ -52,6 +53,15 @@ def _trial(config: OptimizerConfig, keywords: dict[str, Any], device: torch.devi
     with stepping(config.kind, pair["A"].device, "trial"):
         optimizer.step()
     optimizer_state.pack(optimizer, pair)
+
+
+def check_words(config: OptimizerConfig, words: WordsConfig) -> None:
+    """
+    Raises:
+        BadInput: new words are to decay, and the optimiser has no weight decay.
+    """
+    if words.weight_decay and "weight_decay" not in _accepted(config):
+        raise BadInput(f"words.weight_decay: {words.weight_decay:g}, but {config.chosen} has none; set it to 0")
 
 
 def build_optimizer(

@@ -1,5 +1,6 @@
 """What the LoRA file is called, how it is written, and what it says about itself."""
 
+import dataclasses
 import re
 import time
 from collections import Counter
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..adapters.words_config import stem
 from ..data.folders import IN_MEMORY
 from ..lora_file.metadata import Facts, build
 from ..options import as_dict
@@ -64,21 +66,34 @@ def is_as_asked(made: dict[str, Any], asked: dict[str, Any]) -> bool:
 
 
 def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started_at: float) -> dict[str, str]:
-    """What the file of the trainer's present step says about itself: kohya's, ModelSpec's and our own entries.
+    """What the LoRA file of the trainer's present step says about itself: kohya's, ModelSpec's and our own entries.
 
     Args:
         alpha: as stored in the file.
         started_at: seconds since 1970.
     """
     recipe = trainer.recipe
-    facts = Facts(
-        title=file_name(recipe),
+    of_adapter = {
+        "rank": (recipe.adapter if recipe.adapter.trains_denoiser else recipe.adapter.of_text_encoder).rank,
+        "alpha": alpha,
+        **_about_kind(recipe.adapter),
+    }
+    return build(_facts(trainer, dataset_fingerprint, started_at, title=file_name(recipe), **of_adapter))
+
+
+def metadata_of_word(trainer: "Trainer", dataset_fingerprint: str, started_at: float, word: str) -> dict[str, str]:
+    """The same of the file of a new word."""
+    config = trainer.recipe.words
+    facts = _facts(trainer, dataset_fingerprint, started_at, title=stem(word), word=word, vectors=config.vectors)
+    return build(dataclasses.replace(facts, trigger=word))
+
+
+def _facts(trainer: "Trainer", dataset_fingerprint: str, started_at: float, **of_file) -> Facts:
+    recipe = trainer.recipe
+    return Facts(
         description=recipe.output.description,
         author=recipe.output.author,
         license=recipe.output.license,
-        rank=(recipe.adapter if recipe.adapter.trains_denoiser else recipe.adapter.of_text_encoder).rank,
-        alpha=alpha,
-        **_about_kind(recipe.adapter),
         **_about_base(recipe, trainer.model),
         **_about_training(recipe),
         **_about_progress(trainer),
@@ -89,8 +104,9 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
         version=__version__,
         ema_decay=recipe.run.ema_decay if recipe.weights_of_file == "ema" else None,
         recipe=_public(recipe, trainer.model),
+        words=dict(zip(recipe.words.names, recipe.words.files, strict=True)),
+        **of_file,
     )
-    return build(facts)
 
 
 def _about_kind(adapter) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def _about_training(recipe) -> dict[str, Any]:
     return {
         "learning_rate": recipe.optimizer.learning_rate,
         "text_encoder_learning_rate": of_text if recipe.adapter.trains_text else None,
-        "trains_denoiser": recipe.adapter.trains_denoiser,
+        "trains_denoiser": recipe.adapter.trains_denoiser and not recipe.words.alone,
         "optimizer": recipe.optimizer.chosen,
         "lr_scheduler": recipe.optimizer.schedule,
         "warmup_steps": recipe.optimizer.warmup_steps,

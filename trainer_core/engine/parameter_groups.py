@@ -1,4 +1,4 @@
-"""Which weights learn at which rate: rates of parts, and LoRA+."""
+"""Which weights learn at which rate: rates of parts, LoRA+, and that of new words."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..adapters.lora import matching, module_of
+from ..adapters.words_config import USUAL_RATE, WordsConfig
 from ..errors import BadInput
 from .optimizer_config import OptimizerConfig
 
@@ -54,3 +55,16 @@ def groups(
         # LoRA+ (Hayou et al. 2024, equation 4): B's rate is `ratio` times A's.
         found.setdefault(rate * ratio if ".lora_B." in name else rate, []).append(parameter)
     return [{"params": listed, "lr": rate} for rate, listed in found.items()]
+
+
+def of_words(
+    config: OptimizerConfig, words: WordsConfig, vectors: dict[str, torch.nn.Parameter]
+) -> list[dict[str, Any]]:
+    """The vectors of new words, which have a learning rate and a weight decay of their own, as a group; none for none.
+
+    Args:
+        vectors: by name.
+    """
+    usual = config.learning_rate if config.kind.finds_rate else USUAL_RATE
+    rate = usual if words.learning_rate is None else words.learning_rate
+    return [{"params": list(vectors.values()), "lr": rate, "weight_decay": words.weight_decay}] if vectors else []

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..data.dataset import Dataset
 from ..data.folders import scan_dataset
@@ -21,7 +20,7 @@ from ..files import write_json
 from ..lora_file.lora import Target
 from ..lora_file.save import check_dialect
 from ..recipe import Recipe
-from . import checkpoints, learning_parts, memory_advice, objective, optimizers, parameter_groups
+from . import checkpoints, learning_parts, learning_words, memory_advice, objective, optimizers, parameter_groups
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
@@ -52,7 +51,9 @@ class Result:
     step: int
     total: int
     lora: Path | None
-    """The LoRA file; None if the run was stopped before its first step."""
+    """The LoRA file; None if the run was stopped before its first step, or makes new words alone."""
+    words: tuple[Path, ...] = ()
+    """The files of new words."""
     target: Target | None = None
     """The shapes of the base, by which keys can be named; None if the run was stopped before it was known."""
 
@@ -109,6 +110,7 @@ class _Run:
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
         optimizers.check(self.recipe.optimizer, self.device)
+        optimizers.check_words(self.recipe.optimizer, self.recipe.words)
         if self.recipe.run.ema_decay and optimizers.averages_itself(self.recipe.optimizer):
             raise BadInput(
                 f"run.ema_decay: {self.recipe.run.ema_decay:g}, but {self.recipe.optimizer.chosen} itself averages the "
@@ -127,7 +129,8 @@ class _Run:
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
         check_sampler(self.recipe.preview.sampler, model)
         objective.check(self.recipe.objective, model)
-        learners = learning_parts.planned(model, self.recipe.adapter)
+        learning_words.check(model, self.recipe.words)
+        learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
         if self.recipe.adapter.kind == "lora":
             target = learning_parts.target_of(model, self.recipe.adapter)
             for learner in learners:
@@ -143,9 +146,10 @@ class _Run:
             self.recipe.run.seed,
             model.side_step,
             model.resolution,
-            self.recipe.adapter.trains_text,
+            self.recipe.encodes_live,
             model.family.sized,
         )
+        learning_words.check_captions(self.recipe.words, dataset.captions())
         self.audience.on(Scanned(report_lines(scan, dataset)))
         fingerprint = self.recipe.fingerprint(model.identity, scan.fingerprint, self.precision)
         result = self._run(fingerprint, model, dataset, scan, learners, start)
@@ -214,7 +218,8 @@ class _Run:
         What is asked for otherwise is made from the last checkpoint; without one it would cost the whole training.
         """
         trained = state.step == state.total or self._would_end(state)
-        if state.status != "finished" or not trained or not (folder.path / state.lora).is_file():
+        whole = state.files and all((folder.path / name).is_file() for name in state.files)
+        if state.status != "finished" or not trained or not whole:
             return False
         written = is_as_asked(state.output, settings(self.recipe))
         looked = state.preview is not None and is_as_asked(state.preview, preview_settings(self.recipe))
@@ -233,11 +238,11 @@ class _Run:
         return Record(**state.validation).is_exhausted(self.recipe.run.early_stop)
 
     def _already(self, folder: RunFolder, state: RunState) -> Result:
-        path = folder.path / state.lora
+        lora, words = _files(folder, state)
         line = f"This run is finished (step {state.step} of {state.total}); nothing was left to do."
         early = why_early(state.ended_by_hand, Record(**state.validation)) if state.step < state.total else ""
-        self.audience.on(Finished("finished", state.step, state.total, path, [line], early))
-        return Result("finished", folder.path, state.step, state.total, path)
+        self.audience.on(Finished("finished", state.step, state.total, lora, [line], early, words))
+        return Result("finished", folder.path, state.step, state.total, lora, tuple(words))
 
     @contextmanager
     def _memory_told(self, advice: Callable[[], memory_advice.Advice]) -> Iterator[None]:
@@ -277,14 +282,15 @@ class _Run:
                 trainer.release()
         finally:
             if self.recipe.run.gradient_checkpointing:
-                for module in _of_a_step(model, learners):
+                for module in learning_parts.of_a_step(model):
                     learning_parts.recomputing(module, on=False)
             learning_parts.remove(model)
 
     def _trainer(self, model: Model, dataset: Dataset, learners, start) -> Trainer:
         """With the adapters in their places, and what a step goes through on its device."""
         learning_parts.put(learners, self.recipe.run.seed, start)
-        for module in _of_a_step(model, learners):
+        learning_words.put(model, self.recipe.words, self.recipe.run.seed)
+        for module in learning_parts.of_a_step(model):
             learning_parts.place(module, self.device, PRECISIONS[self.precision])
             if self.recipe.run.gradient_checkpointing:
                 learning_parts.recomputing(module, on=True)
@@ -336,7 +342,7 @@ class _Run:
             record,
         )
         status = session.run()
-        return Result(status, folder.path, trainer.step, trainer.total, session.lora)
+        return Result(status, folder.path, trainer.step, trainer.total, session.lora, tuple(session.words))
 
     def _warn(self, text: str) -> None:
         self.audience.on(Warned(text))
@@ -369,12 +375,17 @@ class _Run:
     def _nothing_done(self, folder: RunFolder | None = None, state: RunState | None = None) -> Result:
         """Stopped before training began, or went on."""
         step, total = (state.step, state.total) if state else (0, 0)
-        file = folder.path / state.lora if folder and state and state.lora else None
+        lora, words = _files(folder, state) if folder and state else (None, [])
         line = "Stopped before the first step; start again to go on (what is encoded on disk stays)."
         if step:
             line = f"Stopped before going on at step {step}; start again to go on."
-        self.audience.on(Finished("stopped", step, total, file, [line]))
-        return Result("stopped", folder.path if folder else None, step, total, file)
+        self.audience.on(Finished("stopped", step, total, lora, [line], words=words))
+        return Result("stopped", folder.path if folder else None, step, total, lora, tuple(words))
+
+
+def _files(folder: RunFolder, state: RunState) -> tuple[Path | None, list[Path]]:
+    """The LoRA file and those of new words that a run has made."""
+    return folder.path / state.lora if state.lora else None, [folder.path / name for name in state.words]
 
 
 def _too_few(total: int, folder: RunFolder, done: int) -> str:
@@ -382,8 +393,3 @@ def _too_few(total: int, folder: RunFolder, done: int) -> str:
         f"run.steps: {total}, but the run in {folder.path} has done {done} already; ask for at least as many, or set "
         "run.existing=new to start beside it"
     )
-
-
-def _of_a_step(model: Model, learners: list[Learner]) -> list[nn.Module]:
-    """The modules that a step goes through: the denoiser, whether it learns or not, and text encoders that learn."""
-    return [model.denoiser, *(learner.part.module for learner in learners if learner.name)]

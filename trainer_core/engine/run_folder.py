@@ -28,6 +28,8 @@ class RunState:
     total: int = 0
     lora: str = ""
     """The LoRA file's name in the folder, once there is one."""
+    words: list[str] = field(default_factory=list)
+    """The file names of new words in the folder, once there are any."""
     output: dict[str, Any] = field(default_factory=dict)
     """The output settings that the file was written with (`output.settings`); empty where an older Scion wrote it."""
     preview: dict[str, Any] | None = field(default_factory=dict)
@@ -44,6 +46,11 @@ class RunState:
     """What ended it, in words for a person, where that was an error; empty once it goes on."""
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files that it has made: the LoRA's, and those of new words."""
+        return [*filter(None, [self.lora]), *self.words]
 
     @property
     def is_early(self) -> bool:

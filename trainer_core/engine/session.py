@@ -11,14 +11,12 @@ from ..errors import BadInput, ScionError
 from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport
-from ..lora_file.save import save_lora
-from . import charts, checkpoints, learning_parts, memory_advice, metrics, sampling
+from . import charts, checkpoints, export, learning_parts, memory_advice, metrics, sampling
 from .advice import CommandLine
 from .best import Best
 from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
 from .failures import Diverged, is_out_of_memory
-from .output import dialect, file_name, metadata, preview_settings, settings
-from .output_config import DTYPES
+from .output import dialect, preview_settings, settings
 from .requests import CHECKPOINT, SAMPLE, Requests
 from .run_folder import RunFolder, RunState
 from .trainer import Trainer
@@ -55,6 +53,7 @@ class Session:
         self.stopped = False
         self.ended_early = False
         self.lora: Path | None = None
+        self.words: list[Path] = []
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
         # What is due after a resumed run's last step is done now if its history lacks it.
         self._handled = max(0, trainer.step - 1)
@@ -103,7 +102,14 @@ class Session:
         modules = len(learning_parts.layers(self.model))
         self.audience.on(
             Started(
-                self.folder.path, trainer.step, trainer.total, modules, count, trainer.precision, str(trainer.device)
+                self.folder.path,
+                trainer.step,
+                trainer.total,
+                modules,
+                count,
+                trainer.precision,
+                str(trainer.device),
+                len(self.recipe.words.names),
             )
         )
 
@@ -200,9 +206,8 @@ class Session:
         self.audience.on(Busy("saving"))
 
         def also(partial: Path) -> None:
-            file = partial / f"{file_name(self.recipe)}.safetensors"
             # Without it the run can go on just as well.
-            self._attempt("LoRA beside the checkpoint", lambda: self._export(file))
+            self._attempt("LoRA beside the checkpoint", lambda: self._export(partial))
 
         checkpoint = self.trainer.checkpoint()
         checkpoint.extras["validation"] = asdict(self.validation.record)
@@ -263,25 +268,20 @@ class Session:
 
     # ---- the end
 
-    def _export(self, path: Path) -> list[ReaderReport]:
-        recipe, model = self.recipe, self.model
-        with self.trainer.to_use(recipe.weights_of_file):
-            parts = learning_parts.extract(model)
-        alpha = next(iter(next(iter(parts.values())).values())).alpha
-        said = metadata(self.trainer, self.dataset_fingerprint, alpha, self.state.started_at)
-        target = learning_parts.target_of(model, recipe.adapter)
-        return save_lora(path, parts, dialect(recipe, model), DTYPES[recipe.output.dtype], said, target)
+    def _export(self, folder: Path) -> list[ReaderReport]:
+        return export.export(self.trainer, folder, self.dataset_fingerprint, self.state.started_at)
 
     def _write(self) -> list[str]:
-        """The LoRA file of the trainer's present step, and the loss plot; who loads the file."""
-        state = self.state
-        self.lora = self.folder.path / f"{file_name(self.recipe)}.safetensors"
+        """The files of the trainer's present step, and the loss plot; who loads the LoRA."""
+        state, path = self.state, self.folder.path
         self.audience.on(Busy("saving"))
-        reports = self._export(self.lora)
+        reports = self._export(path)
+        state.lora, state.words = export.lora_file(self.recipe), self.recipe.words.files
+        self.lora, self.words = path / state.lora if state.lora else None, [path / name for name in state.words]
         self._attempt(
             "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
         )
-        state.lora, state.output = self.lora.name, settings(self.recipe)
+        state.output = settings(self.recipe)
         # A look that failed is tried again when the run is asked for once more.
         looked = self._previewed == self.trainer.step or not self.prompts[0]
         state.preview = preview_settings(self.recipe) if looked else None
@@ -303,16 +303,14 @@ class Session:
         state.status, state.step, state.finished_at = status, trainer.step, max(state.started_at, time.time())
         state.validation = asdict(self.validation.record)
         self._attempt("writing of run.json", self._save_state)
-        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines, early))
+        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines, early, self.words))
         return status
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
         adapter, rate = self.recipe.adapter, self.recipe.optimizer.lower_rate
         start = {}
-        lora_file = (
-            checkpoints.path_of(self.folder.checkpoints, self._saved_step) / f"{file_name(self.recipe)}.safetensors"
-        )
+        lora_file = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / export.lora_file(self.recipe)
         if self._saved_step and lora_file.is_file():
             start["adapter.start_from"] = f'"{lora_file}"'
             if not DIALECTS[dialect(self.recipe, self.model)].keeps_alpha and adapter.scale != 1:

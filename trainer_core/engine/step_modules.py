@@ -23,8 +23,9 @@ class StepModules:
         self._model, self._accelerator, self._device, self._dtype = model, accelerator, device, dtype
         self.text_encoders = learning_parts.learning(model)
         """Those that learn, as they are in the model; where there are any, captions come as tokens."""
-        self.text_learns = True
-        """Whether they still do."""
+        self._words = bool(model.encoder.words)
+        self._adapters_learn = True
+        """Whether the adapters in the text encoders still do."""
         self._plain = {"": model.denoiser, **self.text_encoders}
         self._attributes = {name: set(vars(module)) for name, module in self._plain.items()}
         self._prepared: dict[str, nn.Module] = {}
@@ -48,16 +49,31 @@ class StepModules:
         """Dropout on, where something learns."""
         for name, module in self._plain.items():
             module.train(self.text_learns or not name)
+            if name:
+                self._dropout(module)
+
+    @property
+    def text_learns(self) -> bool:
+        """Whether anything in the text encoders still learns: their adapters, or new words, which learn to the end."""
+        return self._adapters_learn or self._words
 
     def set_text_learns(self, learns: bool) -> None:
-        """Text encoders that learn no more have no gradients, and optimisers pass over what has none."""
-        if learns == self.text_learns:
+        """Adapters in text encoders that learn no more have no gradients, and optimisers pass over what has none."""
+        if learns == self._adapters_learn:
             return
-        self.text_learns = learns
+        self._adapters_learn = learns
         for module in self.text_encoders.values():
-            module.train(learns)
+            # Gradient checkpointing works in training alone.
+            module.train(self.text_learns)
+            self._dropout(module)
             for parameter in lora.parameters(module).values():
                 parameter.requires_grad_(learns)
+
+    def _dropout(self, module: nn.Module) -> None:
+        """Of adapters that learn no more none."""
+        if not self._adapters_learn:
+            for layer in lora.layers(module).values():
+                layer.eval()
 
     def conditioning(self, told: Conditioning | Tokens) -> Conditioning:
         """On the device, in the precision of the computation; tokens are encoded, with gradients if that learns.
@@ -97,6 +113,8 @@ class StepModules:
         finally:
             for name, module in self._plain.items():
                 module.train(before[name])
+                if name:
+                    self._dropout(module)
 
     def release(self) -> None:
         """Gives the modules back as they were before accelerate prepared them, and no longer training."""

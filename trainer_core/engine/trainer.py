@@ -15,7 +15,7 @@ from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
 from ..errors import BadInput
 from ..families.base import Conditioning, Model, Tokens
-from . import learning_parts, objective, optimizer_habits, optimizer_state, parameter_groups
+from . import learning_parts, learning_words, objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint, first_difference
 from .device import MIXED, PRECISIONS
 from .ema import Ema
@@ -68,7 +68,12 @@ class Trainer:
         self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
         modules, parts = learning_parts.layers(model), model.parts
         rates = parameter_groups.module_rates(recipe.optimizer, modules, parts[""].targets, list(parts)[1:])
-        groups = parameter_groups.groups(recipe.optimizer, self.parameters, rates)
+        vectors = learning_words.parameters(model)
+        adapters = {name: parameter for name, parameter in self.parameters.items() if name not in vectors}
+        groups = [
+            *parameter_groups.groups(recipe.optimizer, adapters, rates),
+            *parameter_groups.of_words(recipe.optimizer, recipe.words, vectors),
+        ]
         optimizer = build_optimizer(recipe.optimizer, groups)
         if optimizer_habits.averages(optimizer):
             optimizer.train()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import BadInput
+from .new_words import Vocabulary
 from .process import Process
 from .sources import Source
 from .weights import State
@@ -32,6 +33,8 @@ class Encoder(Protocol):
     text_encoders: Mapping[str, nn.Module]
     """The modules that captions go through and that can learn, by the name that kohya's keys have for them ("te"; "te1"
     and "te2"); empty where none can."""
+    words: Vocabulary
+    """New words, for which captions have ids that are not of the tokenizer."""
 
     def to(self, device: torch.device | str, text: bool = True) -> "Encoder":
         """Moves its weights; an encoder whose host decides where they are does nothing.
@@ -64,6 +67,9 @@ class Encoder(Protocol):
 
     def tokens(self, captions: list[str]) -> list[Tokens]:
         """One entry a caption, without a batch axis: what `encode_tokens` encodes."""
+
+    def ids(self, text: str) -> dict[str, list[int]]:
+        """The tokens of a text as each of `text_encoders` has them, by its name; new words are none here."""
 
     def stack_tokens(self, entries: list[Tokens]) -> Tokens:
         """Entries as a batch; shorter captions are continued by windows without words."""

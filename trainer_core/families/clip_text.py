@@ -7,6 +7,8 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import BadInput
+from . import new_words
+from .new_words import NO_WORDS, Vocabulary
 from .weights import State, assemble
 
 VOCABULARIES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
@@ -20,12 +22,14 @@ class ClipText:
     penultimate: bool = False
     """Whether the states in front of the last layer are taken."""
 
-    def windows(self, caption: str) -> list[list[int]]:
+    def windows(self, caption: str, words: Vocabulary = NO_WORDS) -> list[list[int]]:
         """The ids of a caption, framed and padded, 75 tokens a window; one window without words for none."""
-        tokens = self.tokenizer
-        ids = tokens(caption, add_special_tokens=False, verbose=False).input_ids
-        room = tokens.model_max_length - 2
-        return [self._framed(ids[i : i + room]) for i in range(0, len(ids), room)] or [self._framed([])]
+        pieces = [self.ids(piece) if isinstance(piece, str) else piece for piece in words.pieces(caption)]
+        return [self._framed(window) for window in new_words.windows(pieces, self.tokenizer.model_max_length - 2)]
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without a frame."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def _framed(self, ids: list[int]) -> list[int]:
         tokens = self.tokenizer

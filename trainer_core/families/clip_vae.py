@@ -66,13 +66,16 @@ class ClipVaeEncoder(PictureEncoder):
     def tokens(self, captions: list[str]) -> list[Tokens]:
         found = []
         for caption in captions:
-            windows = {name: text.windows(caption) for name, text in self.texts.items()}
+            windows = {name: text.windows(caption, self.words) for name, text in self.texts.items()}
             # Tokenizers of one vocabulary cut alike; of two, the shorter goes on without words.
             most = max(map(len, windows.values()))
             for name, own in windows.items():
                 own += self.texts[name].windows("") * (most - len(own))
             found.append({name: torch.tensor(own).flatten() for name, own in windows.items()})
         return found
+
+    def ids(self, text: str) -> dict[str, list[int]]:
+        return {name: encoder.ids(text) for name, encoder in self.texts.items()}
 
     def stack_tokens(self, entries: list[Tokens]) -> Tokens:
         return clip_tokens.stack_tokens(entries, self.tokens([""])[0])

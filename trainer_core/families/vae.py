@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from .identities import hash_of
+from .new_words import NO_WORDS
 from .text_precision import set_precision
 
 
@@ -14,6 +15,7 @@ class PictureEncoder:
     """The half of `families.base.Encoder` that pictures need; the VAE computes in its own precision, float32."""
 
     identity: str
+    words = NO_WORDS
 
     def __init__(self, vae: AutoencoderKL):
         self.vae = vae

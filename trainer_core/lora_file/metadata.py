@@ -27,9 +27,16 @@ class Facts:
     prediction_type: str | None = "epsilon"
     """"epsilon" or "v"; None where the family has no such choice."""
     network_module: str = "networks.lora"
-    rank: int
-    alpha: float
+    rank: int | None = None
+    """None where the file holds no adapter."""
+    alpha: float | None = None
     """As stored in the file, see `alpha.effective_alpha`."""
+    word: str = ""
+    """The new word whose vectors the file holds, instead of a LoRA."""
+    vectors: int | None = None
+    """How many the word has."""
+    words: dict[str, str] = field(default_factory=dict)
+    """New words that were trained with it, and the names of their files."""
     network_args: dict[str, str] = field(default_factory=dict)
     learning_rate: float
     text_encoder_learning_rate: float | None = None
@@ -116,10 +123,11 @@ def _kohya(facts: Facts) -> dict[str, Any]:
         "ss_base_model_version": facts.base_model_version,
         "ss_sd_model_name": facts.base_model_name,
         "ss_new_sd_model_hash": facts.base_model_hash,
-        "ss_network_module": facts.network_module,
+        "ss_network_module": facts.network_module if not facts.word else None,
         "ss_network_dim": facts.rank,
         "ss_network_alpha": facts.alpha,
         "ss_network_args": facts.network_args or None,
+        "ss_num_vectors_per_token": facts.vectors,
         "ss_clip_skip": facts.clip_skip,
     }
     training = {
@@ -164,7 +172,7 @@ def _modelspec(facts: Facts) -> dict[str, Any]:
     when = facts.finished_at or facts.started_at
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{facts.architecture}/lora",
+        "modelspec.architecture": f"{facts.architecture}/{'textual-inversion' if facts.word else 'lora'}",
         "modelspec.implementation": facts.implementation,
         "modelspec.title": facts.title,
         "modelspec.description": facts.description,
@@ -181,6 +189,7 @@ def _modelspec(facts: Facts) -> dict[str, Any]:
 def _scion(facts: Facts) -> dict[str, Any]:
     return {
         "scion.version": facts.version,
+        "scion.words": facts.words or None,
         "scion.ema_decay": facts.ema_decay,
         "scion.recipe": facts.recipe or None,
         "scion.dataset_hash": facts.dataset_hash,

@@ -1,0 +1,43 @@
+"""The files that a run makes of the trainer's present step: the LoRA's, and one for each new word."""
+
+from pathlib import Path
+
+from ..lora_file.lora import ReaderReport
+from ..lora_file.save import save_lora
+from ..lora_file.words import save_word
+from . import learning_parts, learning_words
+from .output import dialect, file_name, metadata, metadata_of_word
+from .output_config import DTYPES
+from .trainer import Trainer
+
+
+def lora_file(recipe) -> str:
+    """The name of the LoRA's file; empty where new words learn alone."""
+    return "" if recipe.words.alone else f"{file_name(recipe)}.safetensors"
+
+
+def export(trainer: Trainer, folder: Path, dataset_fingerprint: str, started_at: float) -> list[ReaderReport]:
+    """Writes them into a folder, the LoRA last: where it is, its words are, too.
+
+    Args:
+        started_at: seconds since 1970.
+
+    Returns:
+        What each reader loads of the LoRA; empty where there is none.
+
+    Raises:
+        ScionError: as for `save_lora` and `save_word`.
+    """
+    recipe, model = trainer.recipe, trainer.model
+    with trainer.to_use(recipe.weights_of_file):
+        parts, words = learning_parts.extract(model), learning_words.extract(model)
+    for name, file in zip(recipe.words.names, recipe.words.files, strict=True):
+        said = metadata_of_word(trainer, dataset_fingerprint, started_at, name)
+        save_word(folder / file, name, words[name], said)
+    if not parts:
+        return []
+    alpha = next(iter(next(iter(parts.values())).values())).alpha
+    said = metadata(trainer, dataset_fingerprint, alpha, started_at)
+    target = learning_parts.target_of(model, recipe.adapter)
+    path = folder / lora_file(recipe)
+    return save_lora(path, parts, dialect(recipe, model), DTYPES[recipe.output.dtype], said, target)
