@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..trainer_core.data.config import DatasetConfig
     from ..trainer_core.data.scan import Scan
     from ..trainer_core.lora_file.lora import Target
+    from ..trainer_core.lora_file.words import Word
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class LoraModel(dict):
         metadata: Mapping[str, str] | None = None,
         name: str = "",
         target: "Target | None" = None,
+        words: "Iterable[Word]" = (),
     ):
         super().__init__(tensors)
         self.metadata = dict(metadata or {})
@@ -70,10 +72,13 @@ class LoraModel(dict):
         self.name = name
         self.target = target
         """The shapes of the model it was trained on, by which its keys can be named anew."""
+        self.words = tuple(words)
+        """New words that were trained with it; alone, where there are no tensors."""
 
     def __repr__(self) -> str:
         # The host prints a node's inputs when it fails.
-        return f"LoraModel({self.name!r}, {len(self)} tensors)"
+        words = f", {len(self.words)} new words" if self.words else ""
+        return f"LoraModel({self.name!r}, {len(self)} tensors{words})"
 
 
 def digest_of(tensors: Mapping[str, "torch.Tensor"]) -> str:

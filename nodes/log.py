@@ -30,7 +30,8 @@ class LogObserver:
                 log.warning("Scion: %s", event.message)
             case Finished():
                 status = f"{event.status} early ({event.early})" if event.early else event.status
-                log.info("Scion: %s at step %d of %d: %s", status, event.step, event.total, event.lora or "no file")
+                made = ", ".join(map(str, filter(None, [event.lora, *event.words]))) or "no file"
+                log.info("Scion: %s at step %d of %d: %s", status, event.step, event.total, made)
 
     def _steps(self, event: Steps) -> None:
         if time.monotonic() - self._said < EVERY:

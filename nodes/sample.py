@@ -57,7 +57,9 @@ class SampleTrainingModel(io.ComfyNode):
         watch = running.Watch(cls.hidden.unique_id, running.say_steps)
         with memory.ours(), said_of_widgets(WIDGETS):
             told = config.prompts, config.negative
-            loaded, entries = sampler.load_with_prompts(model.base, lora, *told, strength, str(memory.device()))
+            words = getattr(lora, "words", ())
+            how = {"strength": strength, "device": str(memory.device()), "words": words}
+            loaded, entries = sampler.load_with_prompts(model.base, lora, *told, **how)
             size = config.width or loaded.resolution, config.height or loaded.resolution
             drawing = {"entries": entries, "should_stop": running.cancelled, "watch": watch}
             pictures = sampling.draw(loaded, config.prompts, config, *size, **drawing)

@@ -1,4 +1,4 @@
-"""SaveLoRA: a LoRA into the host's loras folder."""
+"""SaveLoRA: a LoRA into the host's loras folder, and the new words that it was trained with beside the embeddings."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,7 @@ from ..trainer_core import recipe
 from ..trainer_core.errors import BadInput
 from .edges import digest_of
 from .host import paths
-from .host.api import LORA_MODEL, io
+from .host.api import LORA_MODEL, ExecutionBlocker, io
 
 log = logging.getLogger("scion")
 
@@ -23,7 +23,8 @@ class SaveLoRA(io.ComfyNode):
             node_id="ScionSaveLoRA",
             display_name="Save LoRA (Scion)",
             category="Scion",
-            description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once.",
+            description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once; and the "
+            "new words that it was trained with into the embeddings folder, for prompts that say embedding:NAME.",
             search_aliases=["scion", "export lora", "write lora"],
             is_output_node=True,
             inputs=[
@@ -64,20 +65,63 @@ class SaveLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora, name="", existing=NUMBER, dialect=AS_IT_IS):
-        from ..trainer_core.lora_file.safe_io import write_tensors
         from .host.running import announce_lora
 
-        wanted = paths.lora_file(name.strip() or getattr(lora, "name", "") or "lora")
-        tensors, metadata = _named(lora, dialect)
-        path, there = _place(wanted, existing, digest_of(tensors))
-        if not there:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, tensors, metadata)
-        listed = paths.lora_listed(path)
-        said = f"{'Already there' if there else 'Saved'}: {listed}"
+        words = [_saved_word(word, existing) for word in getattr(lora, "words", ())]
+        told = f"New words: {', '.join(words)}" if words else ""
+        listed, said = "", ""
+        if lora or not words:
+            listed, said = _saved(lora, name, existing, dialect)
+        said = "\n".join(filter(None, [said, told]))
         announce_lora(listed, said, cls.hidden.unique_id)
-        log.info("Scion: %s", said)
-        return io.NodeOutput(listed, ui={"text": [said]})
+        log.info("Scion: %s", said.replace("\n", "; "))
+        return io.NodeOutput(listed or ExecutionBlocker(None), ui={"text": [said]})
+
+
+def _saved(lora, name: str, existing: str, dialect: str) -> tuple[str, str]:
+    """Writes the LoRA; its name in the loaders' lists, and what a person should know.
+
+    Raises:
+        BadInput: it cannot have the name, or not these keys.
+    """
+    wanted = paths.lora_file(name.strip() or getattr(lora, "name", "") or "lora")
+    tensors, metadata = _named(lora, dialect)
+    path, there = _written(wanted, existing, tensors, metadata, "LoRA")
+    listed = paths.lora_listed(path)
+    return listed, f"{'Already there' if there else 'Saved'}: {listed}"
+
+
+def _saved_word(word, existing: str) -> str:
+    """Writes a new word; how prompts call it.
+
+    Raises:
+        BadInput: another file has its name, and nothing else is allowed.
+    """
+    from ..trainer_core.adapters.words_config import stem
+    from ..trainer_core.lora_file.words import to_tensors
+
+    wanted = paths.word_file(f"{stem(word.name)}.safetensors")
+    path, _ = _written(wanted, existing, to_tensors(word.vectors), word.metadata, "embedding")
+    paths.words_changed()
+    return f"embedding:{path.stem}"
+
+
+def _written(wanted: Path, existing: str, tensors: dict, metadata: dict[str, str], what: str) -> tuple[Path, bool]:
+    """Where these tensors lie now, and whether they lay there already.
+
+    Args:
+        what: they are, for a person.
+
+    Raises:
+        BadInput: another file has the name, and nothing else is allowed.
+    """
+    from ..trainer_core.lora_file.safe_io import write_tensors
+
+    path, there = _place(wanted, existing, digest_of(tensors), what)
+    if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, metadata)
+    return path, there
 
 
 def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
@@ -106,8 +150,8 @@ def _named(lora, dialect: str) -> tuple[dict, dict[str, str]]:
     return tensors, {**metadata, **hash_metadata(tensors, metadata)}
 
 
-def _place(wanted: Path, existing: str, digest: str) -> tuple[Path, bool]:
-    """Where to write, and whether this very LoRA lies there already.
+def _place(wanted: Path, existing: str, digest: str, what: str) -> tuple[Path, bool]:
+    """Where to write, and whether this very file lies there already.
 
     Raises:
         BadInput: another file has the name, and nothing else is allowed.
@@ -119,7 +163,9 @@ def _place(wanted: Path, existing: str, digest: str) -> tuple[Path, bool]:
         if existing == OVERWRITE:
             break
         if existing == ERROR:
-            raise BadInput(f"name: {path} is another LoRA already; choose another name, or set existing to {NUMBER!r}")
+            raise BadInput(
+                f"name: {path} is another {what} already; choose another name, or set existing to {NUMBER!r}"
+            )
         path, number = wanted.with_name(f"{wanted.stem}-{number}.safetensors"), number + 1
     return path, False
 

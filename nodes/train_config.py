@@ -79,6 +79,12 @@ WIDGETS = [
     Widget("text_encoder_targets", "adapter.text_encoder_targets", advanced=True),
     Widget("text_encoder_stop_step", "adapter.text_encoder_stop_step", advanced=True),
     Widget("text_encoder_precision", "run.text_encoder_precision", advanced=True),
+    Widget("new_words", "words.names", advanced=True),
+    Widget("words_vectors", "words.vectors", advanced=True),
+    Widget("words_start", "words.start", advanced=True),
+    Widget("words_learning_rate", "words.learning_rate", advanced=True),
+    Widget("words_weight_decay", "words.weight_decay", advanced=True),
+    Widget("words_alone", "words.alone", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -107,7 +107,7 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
     from .host import memory, running
     from .log import LogObserver
 
-    learns = config.values.get("adapter.text_encoder", "off") != "off"
+    learns = config.values.get("adapter.text_encoder", "off") != "off" or bool(config.values.get("words.names"))
     base = _base(model, clip, vae, bake, learns, observer)
     recipe = _recipe(base, dataset, config, held, start_lora)
     return run.train(
@@ -185,8 +185,11 @@ def _recipe(base: _Base, dataset, config, held, start_lora):
 
 def _written(lora) -> Path:
     """The LoRA as a file, which a resumed run, or one elsewhere, can read again."""
+    from ..trainer_core.errors import BadInput
     from ..trainer_core.lora_file.safe_io import write_tensors
 
+    if not lora:
+        raise BadInput("start_lora: holds new words and no LoRA, so there is nothing to go on from; leave it unwired")
     path = paths.runs() / "start" / f"{digest_of(lora)[:16]}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,15 +202,17 @@ def _outputs(result):
     from ..trainer_core.engine import charts, metrics
     from ..trainer_core.engine.run_folder import RunFolder
     from ..trainer_core.lora_file.safe_io import read_tensors
+    from ..trainer_core.lora_file.words import read_word
     from .host.pictures import read_pictures, shown
 
     folder = RunFolder(result.folder)
-    tensors, metadata = read_tensors(result.lora)
+    tensors, metadata = read_tensors(result.lora) if result.lora else ({}, {})
+    name, words = result.lora.stem if result.lora else "", [read_word(path) for path in result.words]
     losses = [line["loss"] for line in metrics.read(folder.metrics) if line.get("loss") is not None]
     samples = charts.numbered(folder.samples)
     blocked = ExecutionBlocker(None)
     return io.NodeOutput(
-        LoraModel(tensors, metadata, result.lora.stem, result.target),
+        LoraModel(tensors, metadata, name, result.target, words),
         {"loss": losses},
         read_pictures(samples) if samples else blocked,
         read_pictures([folder.loss_plot]) if folder.loss_plot.is_file() else blocked,

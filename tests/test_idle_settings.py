@@ -66,6 +66,15 @@ ANOTHER: Mapping = {
     "adapter.text_encoder_stop_step": 2,
     "optimizer.text_encoder_learning_rate": 1e-5,
     "run.text_encoder_precision": "bf16",
+    "words.vectors": 2,
+    "words.start": ["ring"],
+    "words.learning_rate": 1e-2,
+    "words.weight_decay": 0.1,
+    "words.alone": True,
+    "adapter.start_from": "some.safetensors",
+    "adapter.kind": "loha",
+    "adapter.text_encoder": "on",
+    "output.dialect": "kohya",
     "dataset.trigger": "zorb",
     "dataset.resolution": 128,
     "dataset.buckets": False,
@@ -103,8 +112,10 @@ def told(result):
 def test_a_run_is_the_same_to_the_last_bit_whatever_the_ignored_settings_are(train, make_recipe):
     plain = make_recipe(BESIDE_ALL)
     beside = {rule.id for rule in IGNORED if not rule.holds(values_of(plain))}
-    assert beside == {"dataset.trigger@dataset.regularisation"}
-    ignored = {rule.setting for rule in IGNORED} - {"dataset.trigger"}
+    # What a LoRA alone has is of tests/engine/test_new_words.py.
+    of_a_lora = {f"adapter.{name}" for name in ("rank", "alpha", "targets")}
+    assert beside == {"dataset.trigger@dataset.regularisation", *(f"{name}@words.alone" for name in of_a_lora)}
+    ignored = {rule.setting for rule in IGNORED} - {"dataset.trigger", *of_a_lora}
     changed = make_recipe({**BESIDE_ALL, **{name: ANOTHER[name] for name in ignored}})
     assert all(values_of(changed)[name] != values_of(plain)[name] for name in ignored)
     assert told(train(plain, "plain")[0]) == told(train(changed, "changed")[0])

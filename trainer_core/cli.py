@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _train(commands)
     _sample(commands)
 
-    inspect = commands.add_parser("inspect", help="what a LoRA file holds, and who loads it")
+    inspect = commands.add_parser("inspect", help="what a file of a LoRA or a new word holds, and who loads it")
     inspect.add_argument("file", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="for programs")
 
@@ -169,6 +169,14 @@ def _sample(commands) -> None:
     sample.add_argument("--base", default="scion-tiny", help="as in train (default: %(default)s)")
     _download(sample)
     sample.add_argument("--lora", metavar="FILE", help="a LoRA file in any dialect")
+    sample.add_argument(
+        "--words",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a new word (textual inversion) for prompts; may be given many times. Those that lie beside the LoRA of "
+        "their run are taken by themselves",
+    )
     sample.add_argument("--strength", type=float, default=1.0, help="of the LoRA (default: %(default)s)")
     sample.add_argument("--prompt", action="append", required=True, help="may be given many times")
     sample.add_argument("--out", default="samples", help="a .png for one picture, else a folder (default: %(default)s)")

@@ -123,9 +123,11 @@ def sample(given: Namespace) -> int:
         raise BadInput(*problems)
     paths = _picture_paths(given, config.seed)
     _fetch(given, given.base)
+    words = _words(given)
     try:
         told = given.prompt, config.negative
-        model, entries = load_with_prompts(given.base, given.lora, *told, given.strength, given.device, given.precision)
+        how = given.strength, given.device, given.precision, words
+        model, entries = load_with_prompts(given.base, given.lora, *told, *how)
         size = config.width or model.resolution, config.height or model.resolution
         pictures = sampling.draw(model, given.prompt, config, *size, entries=entries)
     except BadInput as error:
@@ -135,6 +137,20 @@ def sample(given: Namespace) -> int:
         save_png(path, to_image(pictures[number]))
         print(f"{path}  seed {config.seed + number}  {prompt}")
     return DONE
+
+
+def _words(given: Namespace) -> list:
+    """The new words of the LoRA's run, which lie beside it, and those that were named."""
+    from .lora_file.words import read_word
+    from .sampler import words_beside
+
+    beside, missing = words_beside(given.lora) if given.lora else ([], [])
+    named = [read_word(path) for path in given.words]
+    for name in missing:
+        if name not in [word.name for word in named] and any(name.lower() in text.lower() for text in given.prompt):
+            said = f"Warning: {given.lora} was trained with the new word {name}, whose file is not beside it"
+            print(f"{said}; name it with --words FILE")
+    return beside + named
 
 
 def _picture_paths(given: Namespace, seed: int) -> list[Path]:

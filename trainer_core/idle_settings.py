@@ -57,8 +57,7 @@ class Rule:
 NO, OFF, EMPTY = Among((0,)), Among((False,)), Among(("",))
 ON, SET = Among((True,)), Other((0,))
 WRITTEN = Other(("",))
-ALONE = Among(([],))
-"""No other folder of the dataset has settings of its own."""
+NONE = Among(([],))
 
 
 def _kinds(*names: str) -> Among:
@@ -108,6 +107,34 @@ RULES = (
         {"adapter.text_encoder": Other(("off",))},
         "Text encoders that learn compute in run.precision",
         ("auto",),
+    ),
+    *(
+        Rule(f"words.{name}", {"words.names": NONE}, "There are no new words", (usual,))
+        for name, usual in (
+            ("vectors", 1),
+            ("start", []),
+            ("learning_rate", None),
+            ("weight_decay", 0),
+            ("alone", False),
+        )
+    ),
+    Rule("words.learning_rate", _named(*FINDS_RATE), "This optimizer finds one rate for all", (None,)),
+    *(
+        Rule(name, {"words.alone": ON}, "The new words alone learn: there is no LoRA", idle)
+        for name, idle in (
+            ("adapter.rank", None),
+            ("adapter.alpha", None),
+            ("adapter.targets", None),
+            ("adapter.exclude", ([],)),
+            ("adapter.dropout", (0,)),
+            ("adapter.rslora", (False,)),
+            ("adapter.start_from", ("",)),
+            ("adapter.kind", ("lora",)),
+            ("adapter.text_encoder", ("off",)),
+            ("optimizer.lora_plus_ratio", (0, 1)),
+            ("optimizer.part_rates", ([],)),
+            ("output.dialect", ("auto",)),
+        )
     ),
     Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
     Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
@@ -174,13 +201,13 @@ RULES = (
     Rule("dataset.keep_tags", {"dataset.shuffle_tags": OFF}, "No tags are shuffled"),
     Rule(
         "dataset.variants",
-        {"dataset.crop": Among(("center",)), "dataset.colour_jitter": NO, "dataset.folders": ALONE},
+        {"dataset.crop": Among(("center",)), "dataset.colour_jitter": NO, "dataset.folders": NONE},
         "Views are only drawn where the crop is random or colours jitter",
     ),
     Rule("dataset.cache_limit_gb", {"dataset.cache": Among(("off",))}, "Nothing is cached"),
     Rule(
         "dataset.prior_weight",
-        {"dataset.regularisation": OFF, "dataset.folders": ALONE},
+        {"dataset.regularisation": OFF, "dataset.folders": NONE},
         "No folder is one of dataset.regularisation",
     ),
     Rule("dataset.mask_path", {"dataset.mask": Other(("folder",))}, "Only the mask 'folder' reads it", ("",)),

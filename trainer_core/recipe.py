@@ -27,7 +27,7 @@ from .files import write_json, write_text
 from .options import option
 
 VERSION = 1
-OF_A_LORA = ("exclude", "dropout", "rslora", "start_from", "kind", "factor", "text_encoder")
+OF_A_LORA = ("exclude", "dropout", "rslora", "start_from", "kind", "text_encoder")
 """Settings of the adapter that mean nothing where there is none. Presets have its rank, alpha and targets: these are
 left as they are."""
 LONGEST = 4 * 2**20
@@ -92,7 +92,7 @@ class Recipe:
                 f"words.learning_rate: {words.learning_rate:g}, but {self.optimizer.chosen} finds one learning rate "
                 "for all; leave it empty"
             )
-        if words.learn and words.alone:
+        if words.alone:
             found += [
                 f"{name}: {said}, but words.alone is on, so there is no LoRA; set it to false, or leave this as it was"
                 for name, said in self._of_a_lora().items()
@@ -106,7 +106,7 @@ class Recipe:
         for part, settings_of_it in names.items():
             for name in settings_of_it:
                 value = getattr(getattr(self, part), name)
-                if value != getattr(getattr(usual, part), name):
+                if value not in (getattr(getattr(usual, part), name), 1 if name == "lora_plus_ratio" else None):
                     found[f"{part}.{name}"] = ", ".join(value) if isinstance(value, list) else str(value).lower()
         return found
 

@@ -44,7 +44,8 @@ def for_page() -> str:
     for part, entries in _by_part().items():
         text += f"\n## {part}\n\n| setting | default | range | what it does |\n|---|---|---|---|\n"
         for name, described in entries:
-            help = _help(described).replace("|", r"\|")
+            # A page takes what is in angle brackets for HTML.
+            help = _help(described).replace("|", r"\|").replace("<", "&lt;")
             text += f"| `{name}` | `{_default(described)}` | {_range(described)} | {help} |\n"
     return text + _idle()
 

@@ -8,20 +8,27 @@ import comfy.sd
 
 from ...trainer_core.errors import BadInput
 from .api import ExecutionBlocker
+from .words import with_words
 
 log = logging.getLogger("scion")
 
 
 def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tuple:
-    """MODEL and CLIP with the LoRA; an output whose input is missing is blocked.
+    """MODEL and CLIP with the LoRA, and the new words that it was trained with in the CLIP; an output whose input is
+    missing is blocked.
 
     Raises:
         BadInput: no key of the LoRA belongs to a layer of the model or the text encoder.
     """
-    _refuse_foreign(model, clip, lora)
-    if clip is None and _of_text(lora):
-        log.warning("Scion: the LoRA has a part for the text encoder, which needs clip wired to Apply LoRA (Scion)")
+    words = getattr(lora, "words", ())
+    if lora or not words:
+        _refuse_foreign(model, clip, lora)
+    if clip is None and (words or _of_text(lora)):
+        held = "new words" if words else "a part for the text encoder"
+        log.warning("Scion: the LoRA has %s, which needs clip wired to Apply LoRA (Scion)", held)
     patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, dict(lora), strength_model, strength_clip)
+    if words and clip is not None:
+        patched_clip = with_words(patched_clip, words)
     return patched, patched_clip if clip is not None else ExecutionBlocker("clip: not wired to Apply LoRA (Scion)")
 
 

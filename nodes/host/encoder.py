@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management
+import comfy.sd1_clip
 import torch
 from torch import nn
 
@@ -14,9 +15,11 @@ from ...trainer_core.errors import BadInput
 from ...trainer_core.families import clip_tokens
 from ...trainer_core.families.base import Conditioning, Family, Tokens
 from ...trainer_core.families.identities import hash_of
+from ...trainer_core.families.new_words import NO_WORDS
 from . import memory
 from .originals import identity
 from .text_encoders import letters_of
+from .words import applied_to, framed, ids_of
 
 PROBE_CAPTION = "a red ball on green grass, evening light, 35mm photograph"
 PROBE_SIDE = 64
@@ -59,6 +62,7 @@ class HostEncoder:
         self.pixel_step = vae.spacial_compression_encode()
         self._empty: Conditioning | None = None
         self.text_encoders: dict[str, nn.Module] = {}
+        self.words = NO_WORDS
         self.identity = self._identified()
 
     def to(self, device: torch.device | str, text: bool = True) -> "HostEncoder":
@@ -99,6 +103,12 @@ class HostEncoder:
         Raises:
             BadInput: they do not.
         """
+        applied = applied_to(self.clip)
+        if applied:
+            raise BadInput(
+                f"clip: has new words in it ({', '.join(applied)}), and learns on its own alone. Wire the CLIP from "
+                "before Apply LoRA"
+            )
         self.text_encoders = text_encoders
         precise = {name: copy.deepcopy(module).float() for name, module in text_encoders.items()}
         with torch.no_grad():
@@ -115,10 +125,21 @@ class HostEncoder:
         for caption in captions:
             with self._alone:
                 windows = self._tokenised(caption)
-            letters = {name: windows[letter] for name, letter in letters_of(self._family).items()}
-            ids = {name: [[token for token, _ in window] for window in held] for name, held in letters.items()}
+                if self.words.held(caption):
+                    ids = {name: framed(part, caption, self.words) for name, part in self._tokenizers().items()}
+                else:
+                    letters = {name: windows[letter] for name, letter in letters_of(self._family).items()}
+                    ids = {name: [[token for token, _ in window] for window in held] for name, held in letters.items()}
             found.append({name: torch.tensor(held).flatten() for name, held in ids.items()})
         return found
+
+    def ids(self, text: str) -> dict[str, list[int]]:
+        return {name: ids_of(part, text) for name, part in self._tokenizers().items()}
+
+    def _tokenizers(self) -> dict[str, comfy.sd1_clip.SDTokenizer]:
+        """The host's, by our names of the text encoders."""
+        letters = letters_of(self._family)
+        return {name: getattr(self.clip.tokenizer, f"clip_{letter}") for name, letter in letters.items()}
 
     def stack_tokens(self, entries: list[Tokens]) -> Tokens:
         return clip_tokens.stack_tokens(entries, self.tokens([""])[0])
@@ -174,6 +195,8 @@ class HostEncoder:
         self._check(latents, told)
         text = identity(self.clip.patcher) or {name: _signature(tensor) for name, tensor in told.items()}
         settings = [self.clip.layer_idx, sorted(self.clip.tokenizer_options.items())]
+        applied = applied_to(self.clip)
+        settings += [sorted(applied.items())] if applied else []
         return hash_of(text, settings, identity(self.vae.patcher) or _signature(latents))
 
     def _probed(self) -> tuple[torch.Tensor, Conditioning]:

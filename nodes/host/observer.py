@@ -178,17 +178,18 @@ class NodeObserver:
         self._send("preview", step=event.step, name=event.path.name, **shown)
 
     def _finished(self, event: Finished) -> None:
-        lora = event.lora.name if event.lora else None
-        if event.lora:  # of a run that was finished before, this is the first that is known of it
-            self._training.run = event.lora.parent.name
-            if not workflow_file.is_kept(event.lora.parent):
-                self._keep_workflow(event.lora.parent)
+        made = [*filter(None, [event.lora]), *event.words]
+        if made:  # of a run that was finished before, this is the first that is known of it
+            folder = made[0].parent
+            self._training.run = folder.name
+            if not workflow_file.is_kept(folder):
+                self._keep_workflow(folder)
         self._send(
             "finished",
             status=event.status,
             step=event.step,
             total=event.total,
-            lora=lora,
+            lora=", ".join(path.name for path in made) or None,
             lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
             early=bool(event.early),
             by_hand=event.early == BY_HAND,

@@ -91,6 +91,20 @@ def lora_file(name: str) -> Path:
     return path
 
 
+def word_file(name: str) -> Path:
+    """Where the file of a new word lies: in the host's first `embeddings` folder.
+
+    Args:
+        name: with its ending.
+    """
+    return Path(folder_paths.get_folder_paths("embeddings")[0]) / name
+
+
+def words_changed() -> None:
+    """The host lists new embeddings from now on."""
+    folder_paths.filename_list_cache.pop("embeddings", None)
+
+
 def lora_listed(path: Path) -> str:
     """A file's name as the host's own loader lists it, which hears of the file by this."""
     root = Path(folder_paths.get_folder_paths("loras")[0])

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
-from trainer_core.engine import learning_parts, metrics
+from trainer_core.engine import learning_parts, learning_words, metrics
 from trainer_core.engine.device import PRECISIONS
 from trainer_core.engine.isolation import isolated
 from trainer_core.engine.trainer import Trainer
@@ -74,16 +74,18 @@ def make_trainer(make_recipe):
         scan = scan_folder(recipe.dataset)
         asked = recipe.adapter
         dataset = Dataset(
-            scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution, asked.trains_text
+            scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution, recipe.encodes_live
         )
         assert dataset.encode(model.encoder)
-        learning_parts.put(learning_parts.planned(model, asked), recipe.run.seed, {})
+        learners = [] if recipe.words.alone else learning_parts.planned(model, asked)
+        learning_parts.put(learners, recipe.run.seed, {})
+        learning_words.put(model, recipe.words, recipe.run.seed)
         numbers = torch.Generator().manual_seed(9)
         with torch.no_grad():
             for name, parameter in learning_parts.parameters(model).items():
                 if ".lora_B." in name:
                     parameter.copy_(fill * torch.randn(parameter.shape, generator=numbers))
-        for module in (model.denoiser, *learning_parts.learning(model).values()):
+        for module in learning_parts.of_a_step(model):
             learning_parts.place(module, torch.device("cpu"), PRECISIONS[precision])
             if recipe.run.gradient_checkpointing:
                 learning_parts.recomputing(module, on=True)

@@ -58,7 +58,12 @@ class FolderPaths:
     The original looks at folders' times, which some file systems keep only to the second.
     """
 
-    KINDS = {"checkpoints": {".safetensors"}, "loras": {".safetensors"}, "diffusers": {"folder"}}
+    KINDS = {
+        "checkpoints": {".safetensors"},
+        "loras": {".safetensors"},
+        "embeddings": {".safetensors"},
+        "diffusers": {"folder"},
+    }
 
     def __init__(self):
         self.filename_list_cache, self.folder_names_and_paths = {}, {}

@@ -235,12 +235,9 @@ def prepared(item: Item, config: DatasetConfig) -> list[str]:
 
 def written(item: Item, config: DatasetConfig) -> list[str]:
     """Texts that hold every word of the captions that training may show of an item."""
-    texts = [
-        caption_features.replaced(item.caption, config.caption_replace),
-        config.caption_prefix,
-        config.caption_suffix,
-    ]
-    return [fixed_caption(item, config), *(texts if config.wildcards else ())]
+    caption = caption_features.replaced(item.caption, config.caption_replace)
+    others = [caption, config.caption_prefix, config.caption_suffix] if config.wildcards else []
+    return [fixed_caption(item, config), *others]
 
 
 def shuffles(item: Item, config: DatasetConfig) -> bool:

@@ -11,6 +11,7 @@ from ..adapters.words_config import WordsConfig
 from ..errors import BadInput
 from ..families.base import Encoder, Model
 from ..families.new_words import NO_WORDS, Vocabulary
+from ..lora_file.words import Word
 
 Words = Mapping[str, Mapping[str, torch.Tensor]]
 """Vectors, float32 [n, width], by word and by text encoder ("te")."""
@@ -98,6 +99,29 @@ def put_finished(model: Model, held: Words) -> None:
         for rows in words.parameters(encoder).values():
             rows.requires_grad_(False)
     model.encoder.words = Vocabulary({word: len(next(iter(vectors.values()))) for word, vectors in held.items()})
+
+
+def put_read(model: Model, read: Iterable[Word]) -> None:
+    """Words from files into a model, frozen; of several with one name the last counts.
+
+    Raises:
+        BadInput: a word is of other text encoders.
+    """
+    held = {word.name: word for word in read}
+    widths = {part: words.table_of(module).embedding_dim for part, module in model.encoder.text_encoders.items()}
+    for word in held.values():
+        found = {part: rows.shape[-1] for part, rows in word.vectors.items()}
+        if found != widths:
+            raise BadInput(
+                f"the new word {word.name} is of another model: its vectors are {_told(found)}, the embeddings of "
+                f"{model.name} are {_told(widths) or 'none that words can join'}"
+            )
+    if held:
+        put_finished(model, {name: word.vectors for name, word in held.items()})
+
+
+def _told(widths: Mapping[str, int]) -> str:
+    return " and ".join(f"{width} wide ({part})" for part, width in widths.items())
 
 
 def remove(model: Model) -> None:

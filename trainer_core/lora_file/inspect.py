@@ -1,4 +1,4 @@
-"""What is in a LoRA file, ours or anybody's: ranks, alphas, modules, dialect, family, hashes, and who loads it."""
+"""What is in a file of a LoRA or a new word, anybody's: ranks, modules, dialect, family, hashes, and who loads it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +16,10 @@ from .lora import ReaderReport, Shapes, Target
 from .metadata import family_told, parsed, top_tags
 from .readers import reader_reports
 from .safe_io import Header, read_header, read_tensors
+from .words import KEYS, LIMIT, word_in
+
+WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+"""Of a new word's vectors, where there is one text encoder."""
 
 
 @dataclass
@@ -27,7 +31,7 @@ class Inspection:
     """Bytes."""
     tensors: int
     kind: str
-    """"LoRA" or a relative ("LoHa"), the names of methods that are not read here, or "no LoRA"."""
+    """"LoRA" or a relative ("LoHa"), "new word", the names of methods that are not read here, or "no LoRA"."""
     dialects: list[str]
     family: str | None
     """A guess from names and shapes, in words."""
@@ -44,6 +48,10 @@ class Inspection:
     hashes: dict[str, str]
     metadata: dict[str, str]
     readers: list[ReaderReport] = field(default_factory=list)
+    word: str = ""
+    """The new word (textual inversion) that the file is of."""
+    vectors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Its vectors: shapes by text encoder, [n, width]."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; metadata entries that are JSON are unpacked."""
@@ -57,8 +65,7 @@ class Inspection:
         lines = [
             f"{self.path}: {self.kind}, {self.size:,} bytes, {self.tensors} tensors",
             f"family: {self.family or 'not recognised'}; keys: {', '.join(self.dialects) or 'not recognised'}",
-            "modules: " + (", ".join(f"{count} in {name}" for name, count in self.components.items()) or "none"),
-            f"{self._measures()}; dtype: {_counted(self.dtypes)}",
+            *(self._of_word() if self.word else self._of_modules()),
         ]
         lines += [f"NaN or infinite: {len(self.broken)} tensors, first {self.broken[0]}"] if self.broken else []
         lines += [report.line() for report in self.readers]
@@ -67,6 +74,19 @@ class Inspection:
         tags = top_tags(self.metadata, 10)
         lines += ["tags: " + ", ".join(f"{tag} ({count})" for tag, count in tags)] if tags else []
         return lines
+
+    def _of_word(self) -> list[str]:
+        """What prompts write for the word, and how much of them it takes."""
+        widths = " and ".join(f"{shape[-1]} wide ({part})" for part, shape in self.vectors.items())
+        count = next(iter(self.vectors.values()))[0]
+        return [
+            f"word: {self.word}; in ComfyUI's prompts embedding:{Path(self.path).stem}",
+            f"vectors: {count}, {widths}; dtype: {_counted(self.dtypes)}",
+        ]
+
+    def _of_modules(self) -> list[str]:
+        modules = ", ".join(f"{count} in {name}" for name, count in self.components.items()) or "none"
+        return [f"modules: {modules}", f"{self._measures()}; dtype: {_counted(self.dtypes)}"]
 
     def _measures(self) -> str:
         """Ranks, alphas and sizes, as far as the kind has them."""
@@ -81,6 +101,7 @@ _TOLD = {
     "ss_base_model_version": "base model version",
     "ss_sd_model_name": "base model",
     "modelspec.trigger_phrase": "trigger",
+    "scion.words": "new words",
     "modelspec.resolution": "resolution",
     "ss_learning_rate": "learning rate",
     "ss_optimizer": "optimiser",
@@ -93,7 +114,7 @@ _TOLD = {
 
 
 def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
-    """Look into a LoRA file.
+    """Look into a file of a LoRA or a new word.
 
     Args:
         path: any safetensors file.
@@ -126,6 +147,8 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         hashes=_hashes(path),
         metadata=header.metadata,
     )
+    if not modules and not others and len(shapes) <= len(KEYS):
+        _look_for_word(found, path)
     if modules:
         tensors, _ = read_tensors(path, FILE_LIMIT)
         alphas = [tensors[key] for key, (_, part) in halves.items() if part == "alpha"]
@@ -135,6 +158,21 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         if target is not None and not others:
             found.readers = reader_reports(tensors, target)
     return found
+
+
+def _look_for_word(found: Inspection, path: str | Path) -> None:
+    """Says of a small file without modules that it is a new word's, if it is."""
+    tensors, metadata = read_tensors(path, LIMIT)
+    word = word_in(tensors, metadata, Path(path).stem)
+    if word is None:
+        return
+    found.kind, found.word = "new word (textual inversion)", word.name
+    found.vectors = {part: tuple(rows.shape) for part, rows in word.vectors.items()}
+    found.broken = [key for key, rows in tensors.items() if not torch.isfinite(rows.float()).all()]
+    found.dialects = ["ComfyUI's embeddings"]
+    if found.family is None:
+        width = next(iter(found.vectors.values()))[-1]
+        found.family = "Stable Diffusion XL" if "te2" in found.vectors else WIDTHS.get(width)
 
 
 def _kinds(halves: dict[str, tuple[str, str]]) -> list[str]:
