@@ -11,12 +11,15 @@ class ApplyLoRA(io.ComfyNode):
             node_id="ScionApplyLoRA",
             display_name="Apply LoRA (Scion)",
             category="Scion",
-            description="Puts a trained LoRA into a model, as ComfyUI's Load LoRA does with a file.",
+            description="Puts a trained LoRA into a model, as ComfyUI's Load LoRA does with a file, and new words "
+            "that were trained with it into CLIP.",
             search_aliases=["scion", "load lora model", "use lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The base that the LoRA was trained on, or one of its kind"),
                 LORA_MODEL.Input("lora", tooltip="From Train LoRA, or from ComfyUI's own training node"),
-                io.Clip.Input("clip", optional=True, tooltip="Needed where the LoRA has a part for the text encoder"),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Needed where the LoRA has a part for the text encoder, or new words"
+                ),
                 io.Float.Input(
                     "strength_model", tooltip="How much the LoRA counts; 0 = off, negative = away", **strength
                 ),

@@ -23,8 +23,8 @@ class SaveLoRA(io.ComfyNode):
             node_id="ScionSaveLoRA",
             display_name="Save LoRA (Scion)",
             category="Scion",
-            description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once; and the "
-            "new words that it was trained with into the embeddings folder, for prompts that say embedding:NAME.",
+            description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once; new "
+            "words that were trained with it go into the embeddings folder, for prompts that say embedding:NAME.",
             search_aliases=["scion", "export lora", "write lora"],
             is_output_node=True,
             inputs=[

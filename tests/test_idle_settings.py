@@ -71,7 +71,6 @@ ANOTHER: Mapping = {
     "words.learning_rate": 1e-2,
     "words.weight_decay": 0.1,
     "words.alone": True,
-    "adapter.start_from": "some.safetensors",
     "adapter.kind": "loha",
     "adapter.text_encoder": "on",
     "output.dialect": "kohya",

@@ -128,7 +128,6 @@ RULES = (
             ("adapter.exclude", ([],)),
             ("adapter.dropout", (0,)),
             ("adapter.rslora", (False,)),
-            ("adapter.start_from", ("",)),
             ("adapter.kind", ("lora",)),
             ("adapter.text_encoder", ("off",)),
             ("optimizer.lora_plus_ratio", (0, 1)),

@@ -9,6 +9,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
+import folder_paths
 import torch
 from comfy import sd1_clip
 from safetensors.torch import load_file
@@ -135,4 +136,5 @@ def _clip() -> comfy.sd.CLIP:
     state["clip_l.logit_scale"] = torch.tensor(4.6055)
     target = comfy.supported_models_base.ClipTarget(Tokenizer, Model)
     # In the host's usual half precision text states are 2.5e-3 off; this encoder is too small for that to pay.
-    return comfy.sd.CLIP(target, state_dict=state, model_options={"dtype": torch.float32})
+    known = folder_paths.get_folder_paths("embeddings")
+    return comfy.sd.CLIP(target, known, state_dict=state, model_options={"dtype": torch.float32})
