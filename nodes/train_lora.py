@@ -138,8 +138,8 @@ class InTheGraph:
             return "Queue the workflow again to go on."
         return f"Set {' and '.join(wanted)} and queue the workflow again to go on."
 
-    def begin_lower(self, recipe: Path, rate: str, start: Mapping[str, str]) -> str:
-        return f"Begin anew with a lower learning rate: set learning_rate to {rate} and queue again."
+    def begin_lower(self, recipe: Path, setting: str, rate: str, start: Mapping[str, str]) -> str:
+        return f"Begin anew with a lower learning rate: set {named_as_widgets(setting, ALL)} to {rate} and queue again."
 
 
 @dataclasses.dataclass(frozen=True)

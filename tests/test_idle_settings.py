@@ -112,8 +112,9 @@ def test_a_run_is_the_same_to_the_last_bit_whatever_the_ignored_settings_are(tra
     plain = make_recipe(BESIDE_ALL)
     beside = {rule.id for rule in IGNORED if not rule.holds(values_of(plain))}
     # What a LoRA alone has is of tests/engine/test_new_words.py.
-    of_a_lora = {f"adapter.{name}" for name in ("rank", "alpha", "targets")}
-    assert beside == {"dataset.trigger@dataset.regularisation", *(f"{name}@words.alone" for name in of_a_lora)}
+    of_a_lora = {rule.setting for rule in IGNORED if "words.alone" in rule.when}
+    told_apart = {rule.id for rule in IGNORED if rule.setting in of_a_lora}
+    assert beside == {"dataset.trigger@dataset.regularisation", *told_apart} and len(of_a_lora) == 5
     ignored = {rule.setting for rule in IGNORED} - {"dataset.trigger", *of_a_lora}
     changed = make_recipe({**BESIDE_ALL, **{name: ANOTHER[name] for name in ignored}})
     assert all(values_of(changed)[name] != values_of(plain)[name] for name in ignored)

@@ -135,6 +135,17 @@ RULES = (
             ("output.dialect", ("auto",)),
         )
     ),
+    Rule(
+        "optimizer.learning_rate",
+        {
+            "words.alone": ON,
+            "optimizer.name": Other(FINDS_RATE),
+            "optimizer.custom": EMPTY,
+            "optimizer.schedule": Other(("polynomial",)),
+        },
+        "The new words have a learning rate of their own",
+    ),
+    Rule("optimizer.weight_decay", {"words.alone": ON}, "The new words have a weight decay of their own"),
     Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
     Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
     Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "optimizer.custom is used instead"),

@@ -81,8 +81,9 @@ class Recipe:
     def _words_problems(self) -> list[str]:
         """What new words cannot be called beside other files, and what is asked of a LoRA where they learn alone."""
         found, words = [], self.words
+        taken = RESERVED if words.alone else (*RESERVED, self.output.name.lower())
         for name in words.names:
-            if stem(name).lower() in (*RESERVED, self.output.name.lower()):
+            if stem(name).lower() in taken:
                 found.append(
                     f"words.names: the file of {name} would be {stem(name)}.safetensors, as another file of the run "
                     "is; choose another word, or another output.name"

@@ -159,4 +159,5 @@ def _step(state: RunState, told: int) -> int:
 
 
 def _lora(folder: RunFolder, state: RunState) -> str | None:
-    return state.lora if state.lora and (folder.path / state.lora).is_file() else None
+    """The LoRA's file, or where new words have learned alone the first of theirs."""
+    return next((name for name in state.files if (folder.path / name).is_file()), None)

@@ -9,14 +9,15 @@ from safetensors.torch import load_file
 from trainer_core.adapters import lora, words
 from trainer_core.adapters.words_config import WordsConfig
 from trainer_core.engine import learning_parts, learning_words, metrics, objective
-from trainer_core.engine.events import Finished, Previewed, Started
+from trainer_core.engine.events import Finished, Previewed, Started, Steps
 from trainer_core.engine.memory_estimate import TrainerMemory
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.engine.optimizer_config import OptimizerConfig
 from trainer_core.engine.optimizers import build_optimizer
-from trainer_core.errors import BadInput
+from trainer_core.errors import BadInput, ScionError
 from trainer_core.families import new_words, registry
 from trainer_core.families.new_words import Vocabulary
+from trainer_core.idle_settings import RULES
 from trainer_core.lora_file.inspect import inspect_file
 from trainer_core.lora_file.safe_io import read_header
 from trainer_core.lora_file.words import read_word
@@ -252,6 +253,8 @@ def test_words_alone_leave_their_files_and_no_lora_and_a_finished_run_is_returne
 def test_what_a_lora_alone_has_and_presets_set_changes_nothing_where_words_learn_alone(train):
     plain, _ = train({**ALONE, "run.steps": 2}, "plain")
     of_a_lora = {"adapter.rank": 9, "adapter.alpha": 2.0, "adapter.targets": ["attention+ff"]}
+    of_a_lora |= {"optimizer.learning_rate": 0.5, "optimizer.weight_decay": 0.5}
+    assert set(of_a_lora) == {rule.setting for rule in RULES if rule.idle is None and "words.alone" in rule.when}
     other, _ = train({**ALONE, **of_a_lora, "run.steps": 2}, "other")
     assert torch.equal(word_tensors(plain)[0]["emb_params"], word_tensors(other)[0]["emb_params"])
 
@@ -263,6 +266,31 @@ def test_previews_and_validation_see_the_word_as_it_has_learned(make_trainer):
         trainer.parameters["te.words.<my-cat>"].mul_(-1)
     assert (trainer.modules.entries(["a <my-cat>"])[0]["text"] - entry).abs().max() > 0.01
     assert trainer.validate() != loss
+
+
+def test_the_learning_rate_that_is_told_of_words_alone_is_their_own(train, monkeypatch):
+    settings = {**ALONE, "words.learning_rate": 0.6, "run.steps": 2}
+    _, heard = train(settings, "fine")
+    assert [event.learning_rate for event in heard.of(Steps)] == [0.6, 0.6]
+    usual = torch.optim.AdamW.step
+
+    def step(optimizer, *given):
+        answer = usual(optimizer, *given)
+        for row in optimizer.param_groups[0]["params"]:
+            row.data.mul_(float("inf") if row.shape == (1, 32) else 1)
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(ScionError, match=r"Lower words.learning_rate \(0.6\)") as failed:
+        train(settings, "diverged")
+    assert "--set words.learning_rate=0.2" in failed.value.__notes__[0]
+
+
+def test_a_lora_has_another_file_than_a_word_that_is_called_as_the_folder(train, pictures):
+    asked = {**CAT, "words.names": ["<things>"], "dataset.trigger": "<things>", "run.steps": 1}
+    assert pictures.name == "things"
+    result, _ = train(asked)
+    assert (result.lora.name, result.words[0].name) == ("things-lora.safetensors", "things.safetensors")
 
 
 # ---- files

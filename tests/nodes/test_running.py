@@ -155,7 +155,7 @@ def test_lora_to_start_from_leaves_the_other_settings_of_the_adapter(recipe_of):
 def test_remedy_after_a_failed_run_names_widgets(pack):
     advice = pack("nodes.train_lora").InTheGraph("resume")
     start = {"adapter.start_from": "/runs/a/step-00000010/a.safetensors", "adapter.alpha": "4"}
-    said = advice.begin_lower(None, "1e-05", start)
+    said = advice.begin_lower(None, "optimizer.learning_rate", "1e-05", start)
     assert said == "Begin anew with a lower learning rate: set learning_rate to 1e-05 and queue again."
 
 

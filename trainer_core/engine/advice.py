@@ -19,14 +19,15 @@ class CommandLine:
         said = "".join(f" --set {name}={value}" for name, value in (changes or {}).items())
         return f'Go on with: scion train "{recipe}"{said}'
 
-    def begin_lower(self, recipe: Path, rate: str, start: Mapping[str, str]) -> str:
+    def begin_lower(self, recipe: Path, setting: str, rate: str, start: Mapping[str, str]) -> str:
         """How to begin it with a lower learning rate.
 
         Args:
-            rate: that learning rate.
+            setting: the dotted name of that learning rate.
+            rate: its value.
             start: settings by dotted name that begin at the last good weights; empty if there are none.
         """
         words = "Begin another run from there" if start else "Begin anew"
-        changes = {"run.existing": "new", "optimizer.learning_rate": rate, **start}
+        changes = {"run.existing": "new", setting: rate, **start}
         said = " ".join(f"--set {name}={value}" for name, value in changes.items())
         return f'{words} with a lower learning rate: scion train "{recipe}" {said}'

@@ -8,24 +8,30 @@ from .optimizer_config import OptimizerConfig
 
 
 class LearningRate:
-    """The learning rate as a function of the step alone, so that resuming needs no state of it."""
+    """The learning rate as a function of the step alone, so that resuming needs no state of it.
 
-    def __init__(self, config: OptimizerConfig, optimizer: torch.optim.Optimizer, total: int):
-        self._optimizer, self._base = optimizer, config.learning_rate
+    Args:
+        told: what `set` says at the highest; None = optimizer.learning_rate.
+    """
+
+    def __init__(
+        self, config: OptimizerConfig, optimizer: torch.optim.Optimizer, total: int, told: float | None = None
+    ):
+        self._optimizer, self._told = optimizer, config.learning_rate if told is None else told
         self._bases = [float(group["lr"]) for group in optimizer.param_groups]
         # A stand-in, because a schedule writes into the optimiser that it is made for.
         bystander = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
         (self._factor,) = _schedule(config, bystander, total).lr_lambdas
 
     def set(self, step: int) -> float:
-        """Sets what step `step` (from 0) uses in every group, and returns that of optimizer.learning_rate."""
+        """Sets what step `step` (from 0) uses in every group, and returns the one that is told."""
         factor = self._factor(step)
         for group, base in zip(self._optimizer.param_groups, self._bases, strict=True):
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(base * factor)
             else:
                 group["lr"] = base * factor
-        return self._base * factor
+        return self._told * factor
 
 
 def _schedule(

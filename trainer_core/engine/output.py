@@ -14,6 +14,7 @@ from ..lora_file.metadata import Facts, build
 from ..options import as_dict
 from .device import MIXED
 from .output_config import RESERVED
+from .parameter_groups import rate_of_words
 
 if TYPE_CHECKING:
     from ..families.base import Model
@@ -36,7 +37,8 @@ def file_name(recipe) -> str:
     paths = [part.path for part in recipe.dataset.parts() if part.path and not part.regularisation]
     folder = Path(paths[0]).name if paths else ""
     name = re.sub(r"[^\w.-]+", "-", folder)[:LONGEST].strip("-. ") or "lora"
-    return f"{name}-lora" if name.lower() in RESERVED else name
+    words = [] if recipe.words.alone else [stem(word).lower() for word in recipe.words.names]
+    return f"{name}-lora" if name.lower() in (*RESERVED, *words) else name
 
 
 def dialect(recipe, model: "Model") -> str:
@@ -83,9 +85,11 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
 
 def metadata_of_word(trainer: "Trainer", dataset_fingerprint: str, started_at: float, word: str) -> dict[str, str]:
     """The same of the file of a new word."""
-    config = trainer.recipe.words
-    facts = _facts(trainer, dataset_fingerprint, started_at, title=stem(word), word=word, vectors=config.vectors)
-    return build(dataclasses.replace(facts, trigger=word))
+    recipe = trainer.recipe
+    of_word = {"title": stem(word), "word": word, "vectors": recipe.words.vectors}
+    facts = _facts(trainer, dataset_fingerprint, started_at, **of_word)
+    rate = rate_of_words(recipe.optimizer, recipe.words)
+    return build(dataclasses.replace(facts, trigger=word, learning_rate=rate, trains_denoiser=False))
 
 
 def _facts(trainer: "Trainer", dataset_fingerprint: str, started_at: float, **of_file) -> Facts:

@@ -65,6 +65,19 @@ def of_words(
     Args:
         vectors: by name.
     """
+    if not vectors:
+        return []
+    return [{"params": list(vectors.values()), "lr": rate_of_words(config, words), "weight_decay": words.weight_decay}]
+
+
+def rate_of_words(config: OptimizerConfig, words: WordsConfig) -> float:
+    """The learning rate of new words."""
     usual = config.learning_rate if config.kind.finds_rate else USUAL_RATE
-    rate = usual if words.learning_rate is None else words.learning_rate
-    return [{"params": list(vectors.values()), "lr": rate, "weight_decay": words.weight_decay}] if vectors else []
+    return usual if words.learning_rate is None else words.learning_rate
+
+
+def told_rate(config: OptimizerConfig, words: WordsConfig) -> tuple[str, float]:
+    """The learning rate that a run is told by, and the setting that it is of: new words', where they learn alone."""
+    if words.alone and not config.kind.finds_rate:
+        return "words.learning_rate", rate_of_words(config, words)
+    return "optimizer.learning_rate", config.learning_rate

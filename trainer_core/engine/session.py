@@ -11,7 +11,7 @@ from ..errors import BadInput, ScionError
 from ..families.base import Conditioning
 from ..lora_file.dialects import DIALECTS
 from ..lora_file.lora import ReaderReport
-from . import charts, checkpoints, export, learning_parts, memory_advice, metrics, sampling
+from . import charts, checkpoints, export, learning_parts, memory_advice, metrics, parameter_groups, sampling
 from .advice import CommandLine
 from .best import Best
 from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
@@ -308,12 +308,13 @@ class Session:
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
-        adapter, rate = self.recipe.adapter, self.recipe.optimizer.lower_rate
-        start = {}
+        adapter, start = self.recipe.adapter, {}
+        setting, rate = parameter_groups.told_rate(self.recipe.optimizer, self.recipe.words)
+        lower = rate / 3 if setting == "words.learning_rate" else self.recipe.optimizer.lower_rate
         lora_file = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / export.lora_file(self.recipe)
         if self._saved_step and lora_file.is_file():
             start["adapter.start_from"] = f'"{lora_file}"'
             if not DIALECTS[dialect(self.recipe, self.model)].keeps_alpha and adapter.scale != 1:
                 # The file's B has taken in what alpha said.
                 start["adapter.alpha"] = repr(adapter.rank ** (0.5 if adapter.rslora else 1))
-        return self.advice.begin_lower(self.folder.recipe, f"{rate:.2g}", start)
+        return self.advice.begin_lower(self.folder.recipe, setting, f"{lower:.2g}", start)

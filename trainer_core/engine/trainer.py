@@ -78,7 +78,8 @@ class Trainer:
         if optimizer_habits.averages(optimizer):
             optimizer.train()
         self._marks, self._averages = optimizer_habits.marks_non_finite(optimizer), optimizer_habits.averages(optimizer)
-        self.rate = LearningRate(recipe.optimizer, optimizer, self.total)
+        self._told_rate = parameter_groups.told_rate(recipe.optimizer, recipe.words)
+        self.rate = LearningRate(recipe.optimizer, optimizer, self.total, self._told_rate[1])
         self.modules = StepModules(model, self.accelerator, device, self.compute_dtype)
         self.optimizer = self.modules.prepare(optimizer)
         self._place = next(iter(self.parameters.values())).device
@@ -285,20 +286,20 @@ class Trainer:
     def _check_finite(self, ending: bool = False) -> None:
         patience = PATIENCE if self.accelerator.scaler is None else PATIENCE_SCALED
         in_a_row = int(self._skipped[1])
-        rate = f"{self.recipe.optimizer.learning_rate:g}"
+        setting, rate = self._told_rate
         # Weights that are not finite spoil every gradient after them, so that there is no need to look at each step.
         if (in_a_row or ending) and not self._weights_finite():
             broken = Diverged(
                 f"step {self.step - in_a_row}: the optimiser made weights that are not finite out of finite gradients, "
-                f"so the run ends at the step before. Lower optimizer.learning_rate ({rate})"
+                f"so the run ends at the step before. Lower {setting} ({rate:g})"
             )
             broken.finite_step = self.step - in_a_row - 1
             raise broken
         if in_a_row >= patience:
             raise Diverged(
                 f"step {self.step}: the gradients were not finite {in_a_row} times in a row, so those "
-                "steps were skipped and the run ends at the last finite weights. Lower optimizer.learning_rate "
-                f"({rate}){self._safer_precision()}"
+                f"steps were skipped and the run ends at the last finite weights. Lower {setting} ({rate:g})"
+                f"{self._safer_precision()}"
             )
 
     def _weights_finite(self) -> bool:

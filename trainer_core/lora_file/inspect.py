@@ -147,7 +147,7 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         hashes=_hashes(path),
         metadata=header.metadata,
     )
-    if not modules and not others and len(shapes) <= len(KEYS):
+    if not modules and not others and len(shapes) < len(KEYS) and header.file_size <= LIMIT:
         _look_for_word(found, path)
     if modules:
         tensors, _ = read_tensors(path, FILE_LIMIT)
