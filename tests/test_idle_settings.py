@@ -66,6 +66,7 @@ ANOTHER: Mapping = {
     "adapter.text_encoder_stop_step": 2,
     "optimizer.text_encoder_learning_rate": 1e-5,
     "run.text_encoder_precision": "bf16",
+    "words.names": ["<my-cat>"],
     "words.vectors": 2,
     "words.start": ["ring"],
     "words.learning_rate": 1e-2,

@@ -108,6 +108,12 @@ RULES = (
         "Text encoders that learn compute in run.precision",
         ("auto",),
     ),
+    Rule(
+        "run.text_encoder_precision",
+        {"words.names": Other(([],))},
+        "Text encoders in which new words learn compute in run.precision",
+        ("auto",),
+    ),
     *(
         Rule(f"words.{name}", {"words.names": NONE}, "There are no new words", (usual,))
         for name, usual in (

@@ -129,10 +129,10 @@ class Recipe:
                 f"optimizer.text_encoder_learning_rate: {self.optimizer.text_encoder_learning_rate:g}, but no text "
                 "encoder learns; set adapter.text_encoder to on, or leave it empty"
             )
-        if run.text_encoder_precision != "auto" and self.adapter.trains_text:
+        if run.text_encoder_precision != "auto" and self.encodes_live:
             found.append(
-                f"run.text_encoder_precision: {run.text_encoder_precision}, but the text encoders learn, in "
-                "run.precision; set it to auto, or adapter.text_encoder to off"
+                f"run.text_encoder_precision: {run.text_encoder_precision}, but the text encoders learn, or new "
+                "words in them, in run.precision; set it to auto"
             )
         if self.output.checkpoint == "best" and not run.keep_best:
             found.append("output.checkpoint: 'best', but the best checkpoint is not kept; set run.keep_best to true")

@@ -175,3 +175,36 @@ def test_digest_is_equal_for_equal_tensors_whatever_their_order_and_layout(pack)
 def test_digest_differs_with(pack, other):
     digest = pack("nodes.edges").digest_of
     assert digest({"a": torch.ones(2, 3)}) != digest(other)
+
+
+# ---- new words
+
+
+def cat(pack, value=1.0):
+    word = pack("trainer_core.lora_file.words").Word
+    return word("<my-cat>", {"te": torch.full((2, 4), value)}, {"note": "kept"})
+
+
+@pytest.fixture
+def embeddings(host):
+    """The files in the folder of embeddings."""
+    return lambda: sorted(path.name for path in (host.base / "models/embeddings").iterdir())
+
+
+def test_new_words_go_beside_the_embeddings_under_names_that_prompts_can_say(save, files, embeddings, pack, host):
+    lora = pack("nodes.edges").LoraModel(some(), {}, "hearts", words=[cat(pack)])
+    assert save(lora) == ("hearts.safetensors", "Saved: hearts.safetensors\nNew words: embedding:my-cat")
+    assert (files(), embeddings()) == (["hearts.safetensors"], ["my-cat.safetensors"])
+    assert host.folders.get_filename_list("embeddings") == ["my-cat.safetensors"]
+    with safe_open(host.base / "models/embeddings/my-cat.safetensors", "pt") as file:
+        assert file.metadata() == {"note": "kept"} and file.get_tensor("emb_params").tolist() == [[1.0] * 4] * 2
+
+
+def test_new_words_alone_make_no_lora_and_another_of_that_name_gets_a_number(save, files, embeddings, pack):
+    model = pack("nodes.edges").LoraModel
+    for value, called in ((1.0, "my-cat"), (2.0, "my-cat-2"), (1.0, "my-cat")):
+        listed, said = save(model({}, words=[cat(pack, value)]))
+        assert (listed.message, said) == (None, f"New words: embedding:{called}")
+    assert (files(), embeddings()) == ([], ["my-cat-2.safetensors", "my-cat.safetensors"])
+    with pytest.raises(pack.BadInput, match="is another embedding already"):
+        save(model({}, words=[cat(pack, 3.0)]), existing="error")

@@ -19,6 +19,7 @@ from .lora import LoRA, LoraPair, Misfit, Target
 from .safe_io import read_tensors
 from .transformer_rules import ONE_TRAINER, RULES
 from .unet_names import ldm_names
+from .words import KEYS, word_in
 
 FILE_LIMIT = 16 * 2**30
 """Bytes; what is larger is no LoRA."""
@@ -169,6 +170,8 @@ def read_lora(path: str | Path, target: Target) -> tuple[LoRA, dict[str, str]]:
     """
     path = Path(path)
     tensors, metadata = read_tensors(path, FILE_LIMIT)
+    if tensors.keys() <= set(KEYS.values()) and (word := word_in(tensors, metadata, path.stem)):
+        raise BadInput(f"{path}: holds the new word {word.name} and no LoRA; scion sample takes it by --words")
     beside = path.with_name("adapter_config.json")
     settings = None
     if any(key.startswith("base_model.model.") for key in tensors) and beside.is_file():

@@ -12,6 +12,8 @@ from .safe_io import read_tensors, write_tensors
 
 KEYS = {"te": "emb_params", "te1": "clip_l", "te2": "clip_g"}
 """What files call the vectors for each text encoder: alone (sd-scripts' name), or one of two (ComfyUI's)."""
+PARTS = ({"te"}, {"te1"}, {"te1", "te2"})
+"""The text encoders that a file may hold vectors for."""
 WORD = "scion.word"
 """The metadata entry with the word itself, which a file's name may not hold."""
 OF_LORA = "scion.words"
@@ -83,11 +85,11 @@ def word_in(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], st
     """
     parts = {key: part for part, key in KEYS.items()}
     name = metadata.get(WORD, stem)
-    if len(tensors) == 1 and not tensors.keys() & parts.keys():
-        # diffusers' own files: the word is the key.
-        ((key, rows),) = tensors.items()
+    key, rows = next(iter(tensors.items()), ("", None))
+    if len(tensors) == 1 and key not in parts and "." not in key:
+        # diffusers' own files: the word is the key. Weights have a dot in theirs.
         tensors, name = {KEYS["te"]: rows}, metadata.get(WORD, key)
-    if not tensors or not tensors.keys() <= parts.keys() or (len(tensors) == 2) is not (KEYS["te2"] in tensors):
+    if {parts.get(key) for key in tensors} not in PARTS:
         return None
     vectors = {parts[key]: rows.float().reshape(-1, rows.shape[-1]) for key, rows in tensors.items() if rows.dim()}
     counts = {len(rows) for rows in vectors.values()}
