@@ -189,7 +189,7 @@ class NodeObserver:
             status=event.status,
             step=event.step,
             total=event.total,
-            lora=", ".join(path.name for path in made) or None,
+            lora=made[0].name if made else None,
             lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
             early=bool(event.early),
             by_hand=event.early == BY_HAND,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import comfy.sd1_clip
 
-from ...trainer_core.families.new_words import Vocabulary, windows
+from ...trainer_core.families.new_words import Vocabulary, bounded, windows
 from ...trainer_core.lora_file.safe_io import write_tensors
 from ...trainer_core.lora_file.words import Word, to_tensors
 from ..edges import digest_of
@@ -108,4 +108,6 @@ def _names(files: dict[str, Path]) -> dict[str, str]:
 
 
 def _pattern(name: str) -> str:
-    return (r"(?<!\w)" if name[0] != "<" else "") + re.escape(name) + (r"(?![\w-])" if name[-1] != ">" else "")
+    if name.startswith(PREFIX):  # of a file, whose name may be longer
+        return rf"(?<!\w){re.escape(name)}(?![\w-])"
+    return bounded(name)

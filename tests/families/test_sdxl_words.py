@@ -5,6 +5,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
+from trainer_core.errors import BadInput
 from trainer_core.families import registry
 from trainer_core.lora_file.inspect import inspect_file
 from trainer_core.lora_file.words import read_word
@@ -66,11 +67,11 @@ def test_the_pooled_state_is_the_end_token_s_whatever_old_configurations_call_it
 
 def test_a_word_of_another_model_is_refused(train, settings, base, sdxl_base):
     result, _ = train({**settings, "run.steps": 1})
-    with pytest.raises(Exception, match=r"its vectors are 32 wide \(te1\) and 64 wide \(te2\), the embeddings of"):
+    with pytest.raises(BadInput, match=r"its vectors are 32 wide \(te1\) and 64 wide \(te2\), the embeddings of"):
         load_for_sampling(str(base), None, words=[read_word(result.words[0])])
 
 
 def test_kolors_says_that_it_cannot_learn_words(train, kolors_base):
     asked = {"base": str(kolors_base), "dataset.resolution": 64, "words.names": ["<my-cat>"]}
-    with pytest.raises(Exception, match="words.names: <my-cat>, but the text encoders of .* cannot learn here"):
+    with pytest.raises(BadInput, match="words.names: <my-cat>, but the text encoders of .* cannot learn here"):
         train({**asked, "dataset.trigger": "<my-cat>", "preview.width": 64, "preview.height": 64})

@@ -114,6 +114,8 @@ def test_both_text_encoders_of_sdxl_learn_a_word(make_host, graph, sdxl_folder, 
         assert load_file(run.folder / "my-cat.safetensors").keys() == {"clip_l", "clip_g"}
         prompt["apply"] = graph.node("ScionApplyLoRA", model=("base", 0), clip=("base", 1), lora=("train", 0))
         theirs = states(own, graph, prompt, ("apply", 1), PROMPT)
+        bare = states(own, graph, prompt, ("base", 1), PROMPT)
+        assert (theirs - bare).abs().max() > 1e-2
         torch.testing.assert_close(theirs, expected(sdxl_folder, run, PROMPT), rtol=0, atol=1e-4)
     finally:
         own.stop()

@@ -28,7 +28,7 @@ class Vocabulary:
             taken += count
         # The longest first: of two words that begin alike the shorter would hide the other.
         longest = sorted(self.vectors, key=len, reverse=True)
-        self._words = re.compile("|".join(map(_bounded, longest)), re.IGNORECASE) if longest else None
+        self._words = re.compile("|".join(map(bounded, longest)), re.IGNORECASE) if longest else None
 
     def __bool__(self) -> bool:
         return bool(self.vectors)
@@ -56,7 +56,7 @@ class Vocabulary:
 NO_WORDS = Vocabulary()
 
 
-def _bounded(name: str) -> str:
+def bounded(name: str) -> str:
     """A pattern by which a word is none within a longer one; brackets are bounds themselves."""
     before, after = (r"(?<!\w)" if name[0] != "<" else ""), (r"(?!\w)" if name[-1] != ">" else "")
     return before + re.escape(name) + after
