@@ -35,7 +35,8 @@ def for_terminal() -> str:
         lines.append(f"\n  {part}")
         for name, described in entries:
             lines.append(f"    {name}  ({', '.join(_facts(described))})")
-            lines += textwrap.wrap(_help(described), 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            indents = {"initial_indent": " " * 8, "subsequent_indent": " " * 8}
+            lines += textwrap.wrap(_help(described), 108, break_on_hyphens=False, **indents)
     return "\n".join(lines)
 
 
