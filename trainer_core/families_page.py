@@ -21,8 +21,14 @@ ENCODERS = {
     "sd15": "CLIP-L, last layer; captions of any length, in windows of 75 tokens",
     "sdxl": "CLIP-L and CLIP-G side by side, the layer before the last, and CLIP-G's pooled state; windows too",
     "kolors": "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English",
+    "sd3": "CLIP-L and CLIP-G side by side (75 tokens) and T5-XXL (256) behind them, and both CLIPs' pooled states",
 }
-IN_THE_GRAPH = {"sd15": "a MODEL", "sdxl": "a MODEL", "kolors": "a TRAINING_MODEL"}
+IN_THE_GRAPH = {
+    "sd15": "a MODEL",
+    "sdxl": "a MODEL",
+    "kolors": "a TRAINING_MODEL",
+    "sd3": "a MODEL",
+}
 """How Train LoRA is given a base; all can be given as a TRAINING_MODEL."""
 
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
@@ -96,12 +102,14 @@ def _default_file(family: LatentFamily) -> dict[str, torch.Tensor]:
             outputs, *inputs = target.modules[component][path]
             tensors[key + form.down] = torch.empty(4, *inputs, device="meta")
             tensors[key + form.up] = torch.empty(outputs, 4, *[1] * (len(inputs) - 1), device="meta")
-            tensors[f"{key}.alpha"] = torch.tensor(4.0)
+            if form.keeps_alpha:
+                tensors[f"{key}.alpha"] = torch.tensor(4.0)
     return tensors
 
 
 def _example(family: LatentFamily) -> str:
-    return next(iter(_default_file(family))).split("_transformer_")[0] + "_…"
+    before, mark, _ = re.split(r"(_transformer_|\.attn)", next(iter(_default_file(family))), maxsplit=1)
+    return f"{before}{mark[0]}…"
 
 
 def _sources(family: LatentFamily) -> str:
@@ -113,7 +121,11 @@ def _sources(family: LatentFamily) -> str:
 def _objective(family: LatentFamily) -> str:
     told = family.schedule
     if "beta_start" not in told:
-        moved = "moved by the picture's size" if told.get("use_dynamic_shifting") else f"shift {told.get('shift', 1):g}"
+        moved = (
+            "moved by the picture's size"
+            if told.get("use_dynamic_shifting")
+            else f"shifted by {told.get('shift', 1):g}"
+        )
         return f"rectified flow, noise levels {moved}, logit-normal timesteps"
     schedule = f"{told['num_train_timesteps']:,} timesteps, β {told['beta_start']} to {told['beta_end']}"
     return f"epsilon or v, as its scheduler says; usually {told['prediction_type']}, {schedule}"

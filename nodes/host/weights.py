@@ -15,7 +15,11 @@ from .originals import originals, shared
 from .process import SAMPLING, process_of
 from .text_encoders import text_encoders_of
 
-FAMILIES = {"SD15": "sd15", "SDXL": "sdxl"}
+FAMILIES = {
+    "SD15": "sd15",
+    "SDXL": "sdxl",
+    "SD3": "sd3",
+}
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."
 READ = (SAMPLING, "manual_cast_dtype")

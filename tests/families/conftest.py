@@ -1,17 +1,31 @@
 """Bases to change, and to be read from one file; what a loaded model predicts."""
 
+import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+from trainer_core.lora_file import sd3_names
+from trainer_core.lora_file.fused import stacked
 from trainer_core.lora_file.unet_names import ldm_names
+
+
+def by_path(name):
+    spec = importlib.util.spec_from_file_location(f"families_{name}", Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sd3_models = by_path("sd3_models")
 
 PROMPT = "a small red ring on a blue background"
 
@@ -19,7 +33,7 @@ PROMPT = "a small red ring on a blue background"
 @torch.no_grad()
 def predict_from(model, prompt=PROMPT, dtype=torch.float32):
     numbers = torch.Generator().manual_seed(3)
-    noisy = torch.randn(2, 4, 8, 8, generator=numbers).to(dtype)
+    noisy = torch.randn(2, model.family.latent_channels, 8, 8, generator=numbers).to(dtype)
     told = model.encoder.stack(model.encoder.encode_captions([prompt, "cross"]))
     told = {name: tensor.to(dtype) for name, tensor in told.items()}
     if model.family.sized:
@@ -174,6 +188,71 @@ def sdxl_clip_base(tmp_path_factory, base, save_random_sdxl):
     """The same with CLIP's own vocabulary, which one-file checkpoints do not bring."""
     folder = tmp_path_factory.mktemp("sdxl-clip")
     return save_random_sdxl(folder / "base", clip_tokenizer(), clip_tokenizer("!"))
+
+
+def sd3_original(module):
+    """A Stable Diffusion 3 transformer's weights in the names of its released files."""
+    state, config = module.state_dict(), module.config
+    found = {"pos_embed": state.pop("pos_embed.pos_embed")}
+    for path, stack in sd3_names.stacks(config).items():
+        for kind in ("weight", "bias"):
+            own = {rows.path: state[f"{rows.path}.{kind}"] for rows in stack}
+            found[f"{path}.{kind}"] = stacked(stack, own)
+    together = {rows.path for stack in sd3_names.stacks(config).values() for rows in stack}
+    for key, tensor in state.items():
+        path, _, kind = key.rpartition(".")
+        if path not in together:
+            found[f"{sd3_names.original_names(config)[path]}.{kind}"] = tensor
+    return found
+
+
+def sd3_one_file(folder, with_t5=True):
+    """The tensors of a folder as sd3_medium_incl_clips_t5xxl has them."""
+    transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+    state = {f"model.diffusion_model.{key}": tensor for key, tensor in sd3_original(transformer).items()}
+    for key, tensor in load_file(folder / "vae" / "diffusion_pytorch_model.safetensors").items():
+        path, _, kind = key.rpartition(".")
+        name = vae_name(path, 4)
+        if ".attn_1." in name and kind == "weight" and not name.endswith("norm"):
+            tensor = tensor[:, :, None, None].contiguous()
+        state[f"first_stage_model.{name}.{kind}"] = tensor
+    for part, name in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g"), ("text_encoder_3", "t5xxl")):
+        if part == "text_encoder_3" and not with_t5:
+            continue
+        for key, tensor in load_file(folder / part / "model.safetensors").items():
+            bare = key.removeprefix("text_model.")
+            key = key if name == "t5xxl" or bare == "text_projection.weight" else f"text_model.{bare}"
+            if (name, bare) != ("clip_l", "text_projection.weight"):
+                state[f"text_encoders.{name}.transformer.{key}"] = tensor
+    return state
+
+
+@pytest.fixture(scope="session")
+def sd3_in_one_file():
+    return sd3_one_file
+
+
+@pytest.fixture(scope="session")
+def save_random_sd3(tmp_path_factory):
+    """Saves the folder of a random Stable Diffusion 3; see `sd3_models.save`."""
+
+    def save(**changes):
+        folder = tmp_path_factory.mktemp("sd3")
+        return sd3_models.save(folder / "base", folder / "words", **changes)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def sd3_base(save_random_sd3):
+    """The folder of a random Stable Diffusion 3 with T5; nobody writes in it."""
+    return save_random_sd3()
+
+
+@pytest.fixture(scope="session")
+def sd35_base(save_random_sd3):
+    """The same, its transformer as that of 3.5 medium, and without T5."""
+    return save_random_sd3(with_t5=False, **sd3_models.MEDIUM_35)
 
 
 @pytest.fixture(scope="session")

@@ -28,4 +28,5 @@ def test_who_loads_a_familys_files():
         "sd15": ["ComfyUI", "diffusers", "sd-scripts"],
         "sdxl": ["ComfyUI", "diffusers", "sd-scripts"],
         "kolors": ["diffusers"],
+        "sd3": ["ComfyUI", "diffusers"],
     }

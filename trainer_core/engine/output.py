@@ -128,9 +128,10 @@ def _about_kind(adapter) -> dict[str, Any]:
 
 def _about_base(recipe, model) -> dict[str, Any]:
     side = recipe.dataset.resolution or model.resolution
+    version, architecture = model.family.described(model.denoiser)
     return {
-        "architecture": model.family.architecture,
-        "base_model_version": model.family.base_version,
+        "architecture": architecture,
+        "base_model_version": version,
         "base_model_name": model.name,
         "resolution": (recipe.dataset.width or side, recipe.dataset.height or side),
         "prediction_type": PREDICTIONS[model.process.prediction_type],

@@ -193,6 +193,10 @@ class Family(ABC):
         """
         raise BadInput(f"base: {name}: {self.title} is trained from its diffusers folder; Load Training Model reads it")
 
+    def described(self, denoiser: nn.Module) -> tuple[str, str]:
+        """What LoRA files say of the base: kohya's `ss_base_model_version` and ModelSpec's architecture."""
+        return self.base_version, self.architecture
+
     @abstractmethod
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
         """Conditioning of several captions as a batch.

@@ -21,7 +21,11 @@ WIDTHS = {
 }
 """Of the text that a UNet's attention takes, for checkpoints without a text encoder."""
 UNET = "model.diffusion_model."
-TRAINED = {"Stable Diffusion 1": "sd15", "Stable Diffusion XL": "sdxl"}
+TRAINED = {
+    "Stable Diffusion 1": "sd15",
+    "Stable Diffusion XL": "sdxl",
+    "Stable Diffusion 3": "sd3",
+}
 """The families that are read from a single file, by their titles."""
 
 

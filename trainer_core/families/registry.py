@@ -8,14 +8,28 @@ from ..errors import BadInput
 from .base import Family, Model
 from .detection import family_of_file
 from .kolors import Kolors
+from .sd3 import StableDiffusion3
 from .sd15 import StableDiffusion1
 from .sdxl import StableDiffusionXL
 from .sources import Source, resolve
 from .weights import read_shapes
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(), StableDiffusionXL(), Kolors())}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        StableDiffusion1(),
+        StableDiffusionXL(),
+        Kolors(),
+        StableDiffusion3(),
+    )
+}
 
-PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl", "KolorsPipeline": "kolors"}
+PIPELINES = {
+    "StableDiffusionPipeline": "sd15",
+    "StableDiffusionXLPipeline": "sdxl",
+    "KolorsPipeline": "kolors",
+    "StableDiffusion3Pipeline": "sd3",
+}
 """diffusers' pipelines, by which folders say what they are."""
 
 
