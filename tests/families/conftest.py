@@ -9,10 +9,11 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
 from trainer_core.lora_file import sd3_names
 from trainer_core.lora_file.fused import stacked
 from trainer_core.lora_file.unet_names import ldm_names
@@ -236,23 +237,39 @@ def sd3_in_one_file():
 def save_random_sd3(tmp_path_factory):
     """Saves the folder of a random Stable Diffusion 3; see `sd3_models.save`."""
 
-    def save(**changes):
-        folder = tmp_path_factory.mktemp("sd3")
-        return sd3_models.save(folder / "base", folder / "words", **changes)
+    def save(clip_words, t5_words=None, **changes):
+        return sd3_models.save(tmp_path_factory.mktemp("sd3") / "base", clip_words, t5_words, **changes)
 
     return save
 
 
 @pytest.fixture(scope="session")
-def sd3_base(save_random_sd3):
-    """The folder of a random Stable Diffusion 3 with T5; nobody writes in it."""
-    return save_random_sd3()
+def two_words(base):
+    """Short tokenizers for two CLIPs; the second pads with its first token, "!"."""
+    first, second = (CLIPTokenizer.from_pretrained(base / "tokenizer") for _ in range(2))
+    second.pad_token = "!"
+    return first, second
 
 
 @pytest.fixture(scope="session")
-def sd35_base(save_random_sd3):
+def sd3_base(save_random_sd3, two_words):
+    """The folder of a random Stable Diffusion 3 with T5; nobody writes in it."""
+    return save_random_sd3(two_words, sd3_models.few_words())
+
+
+@pytest.fixture(scope="session")
+def sd35_base(save_random_sd3, two_words):
     """The same, its transformer as that of 3.5 medium, and without T5."""
-    return save_random_sd3(with_t5=False, **sd3_models.MEDIUM_35)
+    return save_random_sd3(two_words, **sd3_models.MEDIUM_35)
+
+
+@pytest.fixture(scope="session")
+def sd3_clip_base(save_random_sd3, tmp_path_factory):
+    """The same with T5 and the released vocabularies, which one-file checkpoints do not bring."""
+    folder = tmp_path_factory.mktemp("t5-words")
+    t5_tokenizer().save_pretrained(folder)
+    words = T5TokenizerFast.from_pretrained(folder)
+    return save_random_sd3((clip_tokenizer(), clip_tokenizer("!")), words, **sd3_models.MEDIUM_35, sample_size=128)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,6 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
 
-from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
-from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
-
 TEXT = 112
 """Width of a text state: more than both CLIPs' together, so that some of it is zeros."""
 POOLED = (32, 48)
@@ -82,38 +79,38 @@ def clip(words, width, projection, activation):
     return drawn(CLIPTextModelWithProjection(config), 32 + width)
 
 
-def t5():
-    sizes = {
-        "d_model": TEXT,
-        "d_kv": 16,
-        "d_ff": 96,
-        "num_layers": 2,
-        "num_heads": 2,
-        "feed_forward_proj": "gated-gelu",
-    }
-    return drawn(T5EncoderModel(T5Config(vocab_size=32128, tie_word_embeddings=False, **sizes)), 33)
+def t5(words):
+    sizes = {"d_model": TEXT, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 2}
+    kind = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    return drawn(T5EncoderModel(T5Config(vocab_size=len(words), **kind, **sizes)), 33)
 
 
-def save(folder, words_folder, with_t5=True, **changes):
-    """A diffusers folder; CLIP-L's projection is by one, as in the released folders' checkpoints.
+def few_words():
+    """A T5 tokenizer of letters and a few words."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz,.", "▁a", "▁ring", "▁red", "▁small", "▁cross"]
+    return T5TokenizerFast(vocab=[(piece, -float(len(piece) == 1)) for piece in pieces], extra_ids=0)
+
+
+def save(folder, clip_words, t5_words=None, **changes):
+    """A diffusers folder; CLIP-L's projection is by one, as single files have none.
 
     Args:
-        words_folder: where T5's tokenizer is put in between.
+        clip_words: the tokenizers of both CLIPs.
+        t5_words: T5's tokenizer; None = no T5.
         changes: of the transformer's configuration.
     """
-    first, second = clip_tokenizer(), clip_tokenizer("!")
+    first, second = clip_words
     clip_l = clip(first, 32, POOLED[0], "quick_gelu")
     torch.nn.init.eye_(clip_l.text_projection.weight)
-    t5_tokenizer().save_pretrained(words_folder)
     StableDiffusion3Pipeline(
         transformer=transformer(**changes),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(),
         text_encoder=clip_l,
         text_encoder_2=clip(second, 64, POOLED[1], "gelu"),
-        text_encoder_3=t5() if with_t5 else None,
+        text_encoder_3=t5(t5_words) if t5_words else None,
         tokenizer=first,
         tokenizer_2=second,
-        tokenizer_3=T5TokenizerFast.from_pretrained(words_folder) if with_t5 else None,
+        tokenizer_3=t5_words,
     ).save_pretrained(folder)
     return folder
