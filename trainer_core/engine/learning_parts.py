@@ -36,8 +36,8 @@ def planned(model: Model, config: LoRAConfig) -> list[Learner]:
     """
     if config.trains_text and not model.encoder.text_encoders:
         raise BadInput(
-            f"adapter.text_encoder: {config.text_encoder}, but the text encoders of {model.name} cannot learn here; "
-            "set it to off"
+            f"adapter.text_encoder: {config.text_encoder}, but the text encoders of {model.family.title} do not learn "
+            "here; set it to off"
         )
     learners = []
     for name, part in model.parts.items():

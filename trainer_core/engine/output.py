@@ -43,8 +43,11 @@ def file_name(recipe) -> str:
 
 def dialect(recipe, model: "Model") -> str:
     """How the keys of its LoRA file are named."""
-    chosen = recipe.output.dialect
-    return model.family.default_dialect if chosen == "auto" else chosen
+    if recipe.output.dialect != "auto":
+        return recipe.output.dialect
+    # LoRA's relatives have no diffusers keys; ComfyUI knows every family's that has those of kohya's form.
+    usual = model.family.default_dialect
+    return "kohya" if usual == "diffusers" and recipe.adapter.kind != "lora" else usual
 
 
 def settings(recipe) -> dict[str, str]:
