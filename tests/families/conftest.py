@@ -14,8 +14,6 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
-from trainer_core.lora_file import sd3_names
-from trainer_core.lora_file.fused import stacked
 from trainer_core.lora_file.unet_names import ldm_names
 
 
@@ -191,26 +189,10 @@ def sdxl_clip_base(tmp_path_factory, base, save_random_sdxl):
     return save_random_sdxl(folder / "base", clip_tokenizer(), clip_tokenizer("!"))
 
 
-def sd3_original(module):
-    """A Stable Diffusion 3 transformer's weights in the names of its released files."""
-    state, config = module.state_dict(), module.config
-    found = {"pos_embed": state.pop("pos_embed.pos_embed")}
-    for path, stack in sd3_names.stacks(config).items():
-        for kind in ("weight", "bias"):
-            own = {rows.path: state[f"{rows.path}.{kind}"] for rows in stack}
-            found[f"{path}.{kind}"] = stacked(stack, own)
-    together = {rows.path for stack in sd3_names.stacks(config).values() for rows in stack}
-    for key, tensor in state.items():
-        path, _, kind = key.rpartition(".")
-        if path not in together:
-            found[f"{sd3_names.original_names(config)[path]}.{kind}"] = tensor
-    return found
-
-
 def sd3_one_file(folder, with_t5=True):
     """The tensors of a folder as sd3_medium_incl_clips_t5xxl has them."""
     transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")
-    state = {f"model.diffusion_model.{key}": tensor for key, tensor in sd3_original(transformer).items()}
+    state = {f"model.diffusion_model.{key}": tensor for key, tensor in sd3_models.original(transformer).items()}
     for key, tensor in load_file(folder / "vae" / "diffusion_pytorch_model.safetensors").items():
         path, _, kind = key.rpartition(".")
         name = vae_name(path, 4)

@@ -4,6 +4,9 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
 
+from trainer_core.lora_file.fused import stacked
+from trainer_core.lora_file.sd3_names import original_names, stacks
+
 TEXT = 112
 """Width of a text state: more than both CLIPs' together, so that some of it is zeros."""
 POOLED = (32, 48)
@@ -42,6 +45,25 @@ def transformer(**changes):
         "pos_embed_max_size": 12,
     }
     return drawn(SD3Transformer2DModel(**settings | changes), 30)
+
+
+def original(module):
+    """A transformer's weights in the names of the released files."""
+    state, stacked_here = module.state_dict(), stacks(module.config)
+    found = {"pos_embed": state.pop("pos_embed.pos_embed")}
+    for path, stack in stacked_here.items():
+        for kind in ("weight", "bias"):
+            found[f"{path}.{kind}"] = stacked(
+                stack, {rows.path: state.pop(f"{rows.path}.{kind}") for rows in set_of(stack)}
+            )
+    for key, tensor in state.items():
+        path, _, kind = key.rpartition(".")
+        found[f"{original_names(module.config)[path]}.{kind}"] = tensor
+    return found
+
+
+def set_of(stack):
+    return {rows.path: rows for rows in stack}.values()
 
 
 def vae():
@@ -91,23 +113,24 @@ def few_words():
     return T5TokenizerFast(vocab=[(piece, -float(len(piece) == 1)) for piece in pieces], extra_ids=0)
 
 
-def save(folder, clip_words, t5_words=None, **changes):
+def save(folder, clip_words, t5_words=None, projection=POOLED[1], **changes):
     """A diffusers folder; CLIP-L's projection is by one, as single files have none.
 
     Args:
         clip_words: the tokenizers of both CLIPs.
         t5_words: T5's tokenizer; None = no T5.
+        projection: the width of CLIP-G's pooled state.
         changes: of the transformer's configuration.
     """
     first, second = clip_words
     clip_l = clip(first, 32, POOLED[0], "quick_gelu")
     torch.nn.init.eye_(clip_l.text_projection.weight)
     StableDiffusion3Pipeline(
-        transformer=transformer(**changes),
+        transformer=transformer(pooled_projection_dim=POOLED[0] + projection, **changes),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(),
         text_encoder=clip_l,
-        text_encoder_2=clip(second, 64, POOLED[1], "gelu"),
+        text_encoder_2=clip(second, 64, projection, "gelu"),
         text_encoder_3=t5(t5_words) if t5_words else None,
         tokenizer=first,
         tokenizer_2=second,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from diffusers import SD3Transformer2DModel
+from safetensors.torch import save_file
 
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 
@@ -20,7 +22,11 @@ WORKSPACE = Path.home() / "comfy" / "ComfyUI"
 INTERPRETERS = (".venv/bin/python", "venv/bin/python", "../venv/bin/python")
 CHECKPOINT = "random-sd15.safetensors"
 DATASET = "things"
-PROBES = ("probe.py", "sdxl_probe.py")
+PROBES = (
+    "probe.py",
+    "sdxl_probe.py",
+    "sd3_probe.py",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def pytest_collection_modifyitems(items):
 
 def beside(name: str):
     """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"host_{name}", HERE / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"host_{Path(name).name}", HERE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -114,6 +120,20 @@ def end(host):
 def sdxl_folder(save_random_sdxl, tmp_path_factory):
     """A random Stable Diffusion XL for sdxl_probe.py. The host's CLIP-G has a projection as wide as itself."""
     return save_random_sdxl(tmp_path_factory.mktemp("sdxl") / "base", clip_tokenizer(), clip_tokenizer("!"), 64)
+
+
+@pytest.fixture(scope="session")
+def sd3_folder(tmp_path_factory):
+    """A random Stable Diffusion 3.5 without T5 for sd3_probe.py, its transformer under the original names, too.
+
+    The host widens the states of both CLIPs to 4,096, whatever the model takes, and T5's would have to be as wide.
+    """
+    models = beside("../families/sd3_models")
+    folder, words = tmp_path_factory.mktemp("sd3") / "base", (clip_tokenizer(), clip_tokenizer("!"))
+    models.save(folder, words, projection=64, joint_attention_dim=4096, **models.MEDIUM_35)
+    transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+    save_file(models.original(transformer), folder / "original.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="session")
