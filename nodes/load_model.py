@@ -67,7 +67,7 @@ class LoadTrainingModel(io.ComfyNode):
         source = _source(base, hub_id.strip(), download)
         models = host_models(source)
         if models is None:
-            why = f"ComfyUI does not know the architecture of {base}; use Sample Training Model"
+            why = f"ComfyUI does not know the architecture of {base}, or not as a folder; use Sample Training Model"
             models = [ExecutionBlocker(why)] * 3
         return io.NodeOutput(TrainingModel(source.base), *models)
 

@@ -211,11 +211,18 @@ class HostEncoder:
         channels, wanted = latents.shape[1], self._family.latent_channels
         if channels != wanted:
             raise BadInput(f"vae: gives {channels} channels, the model takes {wanted}; wire the VAE of its checkpoint")
-        width, wanted = told["text"].shape[-1], self._base.model_config.unet_config.get("context_dim")
+        width, wanted = told["text"].shape[-1], _text_width(self._base.model_config.unet_config)
         if wanted is not None and width != wanted:
             raise BadInput(
                 f"clip: gives text states of width {width}, the model takes {wanted}; wire the CLIP of its checkpoint"
             )
+
+
+def _text_width(config: dict) -> int | None:
+    """The width of text that a model takes, as the host's description of it says; None where it does not."""
+    if "context_embedder_config" in config:
+        return config["context_embedder_config"]["params"]["in_features"]
+    return config.get("context_dim")
 
 
 def _signature(tensor: torch.Tensor) -> list[float]:

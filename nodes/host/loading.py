@@ -15,7 +15,7 @@ from .weights import ATTACHMENT, FAMILIES, Attached
 
 
 def host_models(source: Source) -> tuple | None:
-    """MODEL, CLIP and VAE; None where the host does not know the architecture."""
+    """MODEL, CLIP and VAE; None where the host does not know the architecture, or not as a diffusers folder."""
     if not source.is_file and _family_of(source.path) not in (None, *FAMILIES.values()):
         return None  # the host would take six billion numbers in before it saw that it does not know them
     models = builtin.scion_tiny() if source.base in BUILT_IN else _loaded(source.path)
@@ -32,7 +32,8 @@ def host_models(source: Source) -> tuple | None:
 
 def _loaded(path: Path) -> tuple | None:
     embeddings = folder_paths.get_folder_paths("embeddings")
-    if path.is_dir() and any((path / "unet").glob("*.index*.json")):  # the host reads no weights in several files
+    # Of folders the host reads those of UNets alone, and no weights in several files.
+    if path.is_dir() and (not (path / "unet").is_dir() or any((path / "unet").glob("*.index*.json"))):
         return None
     try:
         if path.is_dir():

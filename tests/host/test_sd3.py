@@ -140,3 +140,28 @@ def test_the_edge_draws_with_it(sd3_host, graph):
     result = sd3_host.run(prompt)
     edge, bare = (graph.drawn(sd3_host, result, name).astype(int) for name in ("edge", "bare"))
     assert abs(edge - bare).max() > 2
+
+
+def test_the_clip_of_another_family_is_told_by_its_width(sd3_host, graph):
+    prompt = graph_of(graph) | {"other": graph.node("CheckpointLoaderSimple", ckpt_name="random-sd15.safetensors")}
+    prompt["train"]["inputs"]["clip"] = ["other", 1]
+    said = graph.said(sd3_host.run(prompt))
+    assert "clip: gives text states of width 768, the model takes 4096; wire the CLIP of its checkpoint" in said
+
+
+def test_a_folder_trains_and_draws_as_a_training_model(sd3_host, graph, sd3_folder):
+    folder = sd3_host.base / "models" / "diffusers" / "small-sd3"
+    shutil.copytree(sd3_folder, folder)
+    prompt = graph.training(config=STRONG)
+    prompt["base"] = graph.node("ScionLoadTrainingModel", base="diffusers/small-sd3")
+    prompt["train"]["inputs"] |= {"model": ["base", 0]}
+    for unused in ("clip", "vae"):
+        del prompt["train"]["inputs"][unused]
+    drawing = {"prompts": "a red ring", "steps": 1, "width": 64, "height": 64, "sampler": "euler"}
+    for name, more in (("with", {"lora": ("train", 0)}), ("without", {})):
+        prompt[f"{name} drawn"] = graph.node("ScionSampleTrainingModel", model=("base", 0), **drawing, **more)
+        prompt[name] = graph.node("SaveImage", images=(f"{name} drawn", 0), filename_prefix=name)
+    result = sd3_host.run(prompt)
+    assert all(key.startswith("transformer.") for key in graph.run_of(sd3_host, result).tensors)
+    pictures = [graph.drawn(sd3_host, result, name).astype(int) for name in ("with", "without")]
+    assert abs(pictures[0] - pictures[1]).max() > 2
