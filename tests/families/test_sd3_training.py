@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
-from trainer_core.engine import objective
+from trainer_core.engine import memory_advice, objective
+from trainer_core.engine.advice import CommandLine
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.errors import BadInput
 from trainer_core.families import registry
@@ -172,3 +173,13 @@ def test_the_command_line_trains_and_draws(scion, sd3_base, pictures, tmp_path):
     words = ["--base", sd3_base, "--lora", tmp_path / "run" / "it.safetensors", "--prompt", "a ring", "--steps", 1]
     code, said, told = scion("sample", *words, "--out", "a.png", "--width", 64, "--height", 64, "--device", "cpu")
     assert code == 0 and (tmp_path / "a.png").is_file(), told
+
+
+@pytest.mark.parametrize("precision, named", [("auto", True), ("int8", False)])
+def test_a_device_too_small_for_t5_is_told_of_eight_bits(sd3_base, make_recipe, precision, named):
+    model = registry.load(str(sd3_base))
+    # As heavy beside the transformer as the released one is.
+    model.encoder.t5.model.shared = torch.nn.Embedding(40_000, 112)
+    asked = make_recipe({"run.text_encoder_precision": precision})
+    advice = memory_advice.encoding(asked, model, None, "fp32", torch.device("cuda"), CommandLine())
+    assert ("run.text_encoder_precision=int8 (now auto)" in advice.text) == named

@@ -94,9 +94,9 @@ def encoding(recipe, model: Model, dataset: Dataset, precision: str, device: tor
             held = sum(map(_weight, model.encoder.modules))
             base = _weight(model.denoiser) if device.type == "cpu" else 0
 
-            def takes(scale: float = 1.0, base: int = base) -> int:
+            def takes(scale: float = 1.0, base: int = base, spared: int = 0) -> int:
                 smaller = _scaled(bucket, scale, model.side_step)
-                return base + held + encoding_memory(vae, *smaller)
+                return base + held - spared + encoding_memory(vae, *smaller)
 
             total = takes()
             remedies = [dataclasses.replace(r, saves=total - takes(**r.rehearsed)) for r in remedies]
@@ -158,7 +158,19 @@ def _encoding_remedies(recipe, model: Model, precision: str, device: torch.devic
     if device.type == "cpu":  # elsewhere the base comes to the device after the encoding
         half = _weight(model.denoiser) // 2
         found = [dataclasses.replace(r, rehearsed={"base": half}) for r in _halved(precision, device)] + found
-    return found
+    return _lighter_text(recipe, model) + found
+
+
+def _lighter_text(recipe, model: Model) -> list[Remedy]:
+    """Eight-bit weights for text encoders that weigh more than the denoiser, as T5 does."""
+    now = recipe.run.text_encoder_precision
+    texts = [module for module in getattr(model.encoder, "modules", []) if module is not model.encoder.vae]
+    weights = sum(map(_weight, texts))
+    spared = weights - sum(parameter.numel() for module in texts for parameter in module.parameters())
+    if now == "int8" or recipe.adapter.trains_text or spared <= 0 or weights <= _weight(model.denoiser):
+        return []
+    cost = "captions are encoded less exactly (needs torchao)"
+    return [Remedy({"run.text_encoder_precision": "int8"}, now, cost, rehearsed={"spared": spared})]
 
 
 def _halved(precision: str, device: torch.device) -> list[Remedy]:
