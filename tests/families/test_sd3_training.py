@@ -98,6 +98,10 @@ def test_the_file_loads_whole_in_diffusers_and_gives_the_same_prediction(
     torch.testing.assert_close(drawn_by_diffusers(sd3_base, result.lora, predict), ours, rtol=0, atol=1e-4)
     if targets == "attention":
         assert len(tensors) == 2 * STREAMS
+        # The same numbers with an alpha beside them do the same.
+        kept, _ = train({**settings, **learned, "output.dialect": "kohya"}, "kohya")
+        assert any(key.endswith(".alpha") for key in load_file(kept.lora))
+        torch.testing.assert_close(predict(load_for_sampling(str(sd3_base), str(kept.lora))), ours, rtol=0, atol=1e-4)
         swapped = {key: tensors[other_half(key)].T.contiguous() for key in tensors}
         save_file(swapped, tmp_path / "swapped.safetensors")
         assert (drawn_by_diffusers(sd3_base, tmp_path / "swapped.safetensors", predict) - ours).abs().max() > 0.01
@@ -142,12 +146,13 @@ def test_bf16_with_checkpointing_is_near_fp32(train, settings, losses_of):
 
 
 def test_t5_computes_in_the_precision_that_is_asked_for_and_another_is_another_run(train, settings, tmp_path):
-    plain, _ = train({**settings, "run.steps": 1}, "plain")
-    rough, _ = train({**settings, "run.steps": 1, "run.text_encoder_precision": "int8"}, "int8")
+    settings |= {"run.steps": 1, "dataset.cache": "disk", "dataset.cache_path": str(tmp_path / "cache")}
+    plain, _ = train(settings, "plain")
+    rough, _ = train({**settings, "run.text_encoder_precision": "int8"}, "int8")
     first, second = load_file(plain.lora), load_file(rough.lora)
     assert any(not torch.equal(first[key], second[key]) for key in first)
     with pytest.raises(BadInput, match="holds another run .*text_encoder_precision"):
-        train({**settings, "run.steps": 1}, "int8")
+        train(settings, "int8")
 
 
 def test_text_encoders_that_would_learn_are_refused_by_the_familys_name(train, settings):
