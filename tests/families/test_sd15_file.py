@@ -62,7 +62,6 @@ def test_marker_keys_make_it_a_v_prediction_model_with_zero_terminal_snr(origina
     [
         ("conditioner.embedders.0.model.text_projection", "Stable Diffusion XL refiner"),
         ("cond_stage_model.model.positional_embedding", "Stable Diffusion 2"),
-        ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
         ("double_blocks.0.img_attn.qkv.weight", "Flux"),
         ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
     ],
