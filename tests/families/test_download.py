@@ -77,6 +77,13 @@ def test_shards_and_their_index_are_all_fetched():
     )
 
 
+def test_the_shards_of_a_variant_are_fetched_where_there_is_nothing_else():
+    whole = [f"text_encoder_3/model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    halved = [f"text_encoder_3/model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    assert sources.wanted_files(["model_index.json", *whole, *halved]) == ["model_index.json", *whole]
+    assert sources.wanted_files(["model_index.json", *halved]) == ["model_index.json", *halved]
+
+
 def test_nothing_is_downloaded_unless_it_is_asked_for(hub):
     with pytest.raises(BadInput, match="nothing is downloaded by itself"):
         sources.resolve("someone/model")

@@ -141,12 +141,26 @@ def test_shards_and_variants_are_found(copied, model, predict):
     assert torch.equal(predict(registry.load(str(copied))), predict(model))
 
 
+@pytest.mark.parametrize("sharded", [True, False])
+def test_the_index_of_a_variant_that_was_not_fetched_is_passed_over(copied, model, predict, sharded):
+    """Stable Diffusion 3's folder has T5 in two precisions, each in shards with an index of its own."""
+    unet = copied / "unet"
+    if sharded:
+        whole, shard = (unet / f"diffusion_pytorch_model{part}.safetensors" for part in ("", "-00001-of-00001"))
+        index = {"weight_map": dict.fromkeys(load_file(whole), shard.name)}
+        whole.rename(shard)
+        (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model.fp16-00001-of-00001.safetensors"}}
+    (unet / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text(json.dumps(index))
+    assert torch.equal(predict(registry.load(str(copied))), predict(model))
+
+
 def test_a_missing_shard_is_named(copied):
     unet = copied / "unet"
     (unet / "diffusion_pytorch_model.safetensors").unlink()
     index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00001-of-00001.safetensors"}}
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BadInput, match="diffusion_pytorch_model-00001-of-00001.safetensors"):
+    with pytest.raises(BadInput, match="unet lacks diffusion_pytorch_model-00001-of-00001.safetensors, which .*index"):
         registry.load(str(copied))
 
 

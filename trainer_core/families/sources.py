@@ -128,7 +128,7 @@ def wanted_files(names: list[str]) -> list[str]:
         for ending in WEIGHTS:
             # A part's variants (fp16, ema) have a dot more in their names.
             plain = [name for name in weights if name.endswith(ending) and name.count(".") == 1]
-            chosen = plain or [name for name in weights if name.endswith(f".fp16{ending}")]
+            chosen = plain or [name for name in weights if ".fp16" in name and name.endswith(ending)]
             if chosen:
                 wanted += chosen
                 break

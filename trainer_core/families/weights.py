@@ -69,21 +69,37 @@ def read_folder(folder: Path) -> State:
     """The weights in a part's folder of a diffusers model: one file, shards with an index, or a variant (fp16).
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are none, or not all of them.
     """
-    for pattern in ("*.safetensors.index*.json", "*.bin.index*.json"):
-        for index in sorted(folder.glob(pattern)):
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            state: State = {}
-            for name in names:
-                state |= read_weights(folder / Path(name).name)
-            return state
+    shards, missing = _shards(folder)
+    if shards:
+        state: State = {}
+        for path in shards:
+            state |= read_weights(path)
+        return state
     stems = ("diffusion_pytorch_model", "model", "pytorch_model")
     for suffix in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin"):
         for stem in stems:
             if (folder / (stem + suffix)).is_file():
                 return read_weights(folder / (stem + suffix))
+    if missing:
+        raise BadInput(f"base: {folder} lacks {missing}; is the download complete?")
     raise BadInput(f"base: no weights in {folder}; expected {stems[0]}.safetensors, {stems[1]}.safetensors or shards")
+
+
+def _shards(folder: Path) -> tuple[list[Path], str]:
+    """The files of the first index that has all of its own, plain ones before variants; and in words what the first one
+    lacks that does not."""
+    missing = ""
+    for pattern in ("*.safetensors.index*.json", "*.bin.index*.json"):
+        for index in sorted(folder.glob(pattern), key=lambda path: (path.name.count("."), path.name)):
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            paths = [folder / Path(name).name for name in sorted(names)]
+            absent = [path.name for path in paths if not path.is_file()]
+            if not absent:
+                return paths, ""
+            missing = missing or f"{', '.join(absent)}, which {index.name} names"
+    return [], missing
 
 
 def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.dtype | None, label: str) -> nn.Module:
