@@ -112,15 +112,17 @@ def test_each_precision_is_near_full_precision(make, precision, near):
 
 
 def test_half_precision_keeps_wide_what_overflows(make):
-    text = make(dtype=torch.float16)
-    set_precision(text.model, "auto")
-    layer = text.model.encoder.block[0].layer[1].DenseReluDense
-    assert layer.wo.weight.dtype == torch.float32 and layer.wi_0.weight.dtype == torch.float16
+    asked, exact = make(), make()
+    set_precision(asked.model, "fp16")
+    wide = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+    assert torch.equal(asked.model.state_dict()[wide], exact.model.state_dict()[wide])
+    for text in (make(dtype=torch.float16), asked):
+        layer = text.model.encoder.block[0].layer[1].DenseReluDense
+        assert layer.wo.weight.dtype == torch.float32 and layer.wi_0.weight.dtype == torch.float16
 
 
 def test_eight_bit_floats_compute_in_bf16(make):
     text = make(dtype=torch.float8_e4m3fn)
-    set_precision(text.model, "auto")
     assert {tensor.dtype for tensor in text.model.parameters()} == {torch.bfloat16}
     assert text.states(CAPTION)[0].isfinite().all()
 

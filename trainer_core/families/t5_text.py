@@ -10,6 +10,7 @@ import torch
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 from ..errors import BadInput
+from .text_precision import make_computable
 from .weights import State, assemble
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def t5_text(
         state[SHARED] = state[EMBEDDED] = table
     model = assemble(T5EncoderModel, read, state, None, label)
     model.set_input_embeddings(model.shared)  # one table again, so that it is moved and held once
+    make_computable(model)
     return T5Text(model, words, length, title, masked)
 
 

@@ -15,36 +15,46 @@ def set_precision(module: nn.Module, precision: str) -> None:
 
     Args:
         module: a text encoder of transformers, frozen.
-        precision: "auto" (as they are), a name in `FORMATS`, or "int8": bf16 with the matrices of linear layers as
-            eight-bit integers and a scale a row, a quarter of their size in fp32.
+        precision: "auto" (as they are, see `make_computable`), a name in `FORMATS`, or "int8": bf16 with the matrices
+            of linear layers as eight-bit integers and a scale a row, a quarter of their size in fp32.
 
     Raises:
         BadInput: int8 is asked for and torchao is not installed.
     """
-    found = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()}
     if precision in FORMATS:
         _cast(module, FORMATS[precision])
     elif precision == "int8":
         quantize_, configuration = _torchao()
         _cast(module, torch.bfloat16)
         quantize_(module, configuration)
-    elif found.intersection(EIGHT_BITS):
-        _cast(module, torch.bfloat16)
-    elif torch.float16 in found:
-        _cast(module, torch.float16)
+
+
+def make_computable(module: nn.Module) -> None:
+    """What is stored in formats that nothing is computed in becomes bf16, and what overflows in fp16 fp32; no number
+    changes."""
+    for path, part in module.named_modules():
+        for parameter in part.parameters(recurse=False):
+            if parameter.dtype in EIGHT_BITS:
+                parameter.data = parameter.data.to(torch.bfloat16)
+            elif parameter.dtype == torch.float16 and _overflows(module, path):
+                parameter.data = parameter.data.float()
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """All numbers in `dtype`; with fp16 those stay in fp32 that transformers keeps so, because they overflow."""
-    # Of T5 that is what leaves the feed-forward layers, see transformers' T5PreTrainedModel.
-    wide = (getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else ()
-    for path, part in module.named_modules():
-        chosen = torch.float32 if any(name in path.split(".") for name in wide) else dtype
-        for parameter in part.parameters(recurse=False):
-            parameter.data = parameter.data.to(chosen)
-        for name, buffer in part.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                part.register_buffer(name, buffer.to(chosen), name not in part._non_persistent_buffers_set)
+    if dtype == torch.float16:
+        # What stays wide is never rounded.
+        for path, part in module.named_modules():
+            if not _overflows(module, path):
+                for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                    tensor.data = tensor.data.to(dtype) if tensor.is_floating_point() else tensor.data
+    else:
+        module.to(dtype)
+
+
+def _overflows(module: nn.Module, path: str) -> bool:
+    """Whether transformers itself keeps a part in fp32: of T5 what leaves the feed-forward layers."""
+    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
+    return any(name in path.split(".") for name in kept)
 
 
 def _torchao():
