@@ -77,6 +77,18 @@ def test_the_counts_of_full_unets_are_those_of_the_readers(family, modules, atte
     assert counts(diffusers)["diffusers"] == (modules, modules)
 
 
+@pytest.mark.parametrize(
+    ("family", "modules"),
+    [("Stable Diffusion 3", 341), ("Stable Diffusion 3.5 Medium", 393), ("Stable Diffusion 3.5 Large", 537)],
+)
+def test_diffusers_names_of_transformers_load_everywhere_and_kohyas_in_comfyui(family, modules):
+    target = standard_target(family)
+    diffusers, kohya = (reader_reports(thin_tensors(dialect, target), target) for dialect in ("diffusers", "kohya"))
+    assert {report.reader: report.loaded for report in diffusers} == {"ComfyUI": modules, "diffusers": modules}
+    assert all(report.complete for report in diffusers)
+    assert {report.reader: report.complete for report in kohya} == {"ComfyUI": True, "diffusers": False}
+
+
 def test_a_wrong_shape_or_a_missing_half_does_not_count(one_level_target, random_lora):
     tensors = lora_to_tensors(random_lora(one_level_target), "kohya", one_level_target)
     del tensors["lora_unet_conv_in.lora_up.weight"]
