@@ -167,7 +167,7 @@ def _lighter_text(recipe, model: Model) -> list[Remedy]:
     texts = [module for module in getattr(model.encoder, "modules", []) if module is not model.encoder.vae]
     weights = sum(map(_weight, texts))
     spared = weights - sum(parameter.numel() for module in texts for parameter in module.parameters())
-    if now == "int8" or recipe.adapter.trains_text or spared <= 0 or weights <= _weight(model.denoiser):
+    if now == "int8" or recipe.encodes_live or spared <= 0 or weights <= _weight(model.denoiser):
         return []
     cost = "captions are encoded less exactly (needs torchao)"
     return [Remedy({"run.text_encoder_precision": "int8"}, now, cost, rehearsed={"spared": spared})]
