@@ -28,7 +28,8 @@ def process_of(patcher, family: Family) -> Process:
     if known.ModelSamplingDiscrete in parents:
         for name, prediction in PREDICTIONS.items():
             if getattr(known, name) in parents:
-                return Diffusion.from_sigmas(sampling.sigmas.detach().cpu(), prediction, family.schedule)
+                usual = family.schedules or (family.schedule,)
+                return Diffusion.from_sigmas(sampling.sigmas.detach().cpu(), prediction, *usual)
     if known.CONST in parents and getattr(sampling, "noise_scale", 1.0) == 1.0:
         if known.ModelSamplingDiscreteFlow in parents:
             return Flow({"shift": float(sampling.shift)}, family.patch)

@@ -162,6 +162,8 @@ class Family(ABC):
     default_dialect: str
     schedule: dict
     """The noise schedule that the family was trained with, as a diffusers scheduler configuration."""
+    schedules: tuple[dict, ...] = ()
+    """Those of its versions, where they differ; `schedule` among them."""
     latent_channels: int
     patch: int = 1
     """So many latents a side are one token of the denoiser."""

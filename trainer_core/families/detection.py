@@ -12,7 +12,7 @@ TEXTS = {
     "conditioner.embedders.0.model.": "Stable Diffusion XL refiner",
 }
 """What a checkpoint calls its text encoders; each family its own."""
-DENOISERS = {"joint_blocks.": "Stable Diffusion 3", "double_blocks.": "Flux"}
+DENOISERS = {"joint_blocks.": "Stable Diffusion 3", "double_blocks.": "Flux", "mlp_t5.": "HunyuanDiT"}
 WIDTHS = {
     768: "Stable Diffusion 1",
     1024: "Stable Diffusion 2",
@@ -25,6 +25,7 @@ TRAINED = {
     "Stable Diffusion 1": "sd15",
     "Stable Diffusion XL": "sdxl",
     "Stable Diffusion 3": "sd3",
+    "HunyuanDiT": "hunyuan-dit",
 }
 """The families that are read from a single file, by their titles."""
 
@@ -56,7 +57,7 @@ def family_of_file(shapes: Mapping[str, tuple[int, ...]], path: Path) -> str:
 
 def _titles(shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
     def holds(mark: str) -> bool:
-        return any(key.startswith(mark) or f"diffusion_model.{mark}" in key for key in shapes)
+        return any(key.startswith((mark, f"model.{mark}")) or f"diffusion_model.{mark}" in key for key in shapes)
 
     found = {title for mark, title in DENOISERS.items() if holds(mark)}
     found |= {title for prefix, title in TEXTS.items() if any(key.startswith(prefix) for key in shapes)}

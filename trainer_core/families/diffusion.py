@@ -1,5 +1,7 @@
 """The forward process of denoising diffusion (DDPM) as a checkpoint's scheduler configuration describes it."""
 
+import itertools
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -42,25 +44,25 @@ class Diffusion:
             raise ValueError(f"prediction_type {self.prediction_type!r} is not one that trains: epsilon, v_prediction")
 
     @classmethod
-    def from_sigmas(cls, sigmas: torch.Tensor, prediction_type: str, usual: dict) -> "Diffusion":
+    def from_sigmas(cls, sigmas: torch.Tensor, prediction_type: str, *usual: dict) -> "Diffusion":
         """The process whose noise levels somebody else's sampler tells.
 
         Args:
             sigmas: float32 [T], ascending, sqrt((1 - a_t) / a_t) of each timestep; what is huge at the end stands for
                 the infinite one of a zero-terminal-SNR schedule, which samplers cannot hold.
             prediction_type: "epsilon" or "v_prediction".
-            usual: the family's own configuration, which is taken (and so named alike everywhere) where it fits.
+            usual: the family's own configurations, of which the one that fits is taken (and so named alike everywhere).
         """
         alphas = 1 / (1 + sigmas.double() ** 2)
         zero = bool(sigmas[-1] > TERMINAL)
-        for rescaled in dict.fromkeys((zero, False)):
-            known = cls(usual | {"prediction_type": prediction_type, "rescale_betas_zero_snr": rescaled})
+        for own, rescaled in itertools.product(usual, dict.fromkeys((zero, False))):
+            known = cls(own | {"prediction_type": prediction_type, "rescale_betas_zero_snr": rescaled})
             reference = known.scheduler.alphas_cumprod.double()
             if reference.shape == alphas.shape and torch.allclose(alphas, reference, rtol=1e-3, atol=1e-6):
                 return known
         betas = 1 - alphas / torch.cat([torch.ones(1, dtype=torch.float64), alphas[:-1]])
         return cls(
-            usual
+            usual[0]
             | {
                 "prediction_type": prediction_type,
                 "trained_betas": betas.tolist(),

@@ -7,6 +7,7 @@ import torch
 from ..errors import BadInput
 from .base import Family, Model
 from .detection import family_of_file
+from .hunyuan_dit import HunyuanDiT
 from .kolors import Kolors
 from .sd3 import StableDiffusion3
 from .sd15 import StableDiffusion1
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
         StableDiffusionXL(),
         Kolors(),
         StableDiffusion3(),
+        HunyuanDiT(),
     )
 }
 
@@ -29,6 +31,7 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",
     "KolorsPipeline": "kolors",
     "StableDiffusion3Pipeline": "sd3",
+    "HunyuanDiTPipeline": "hunyuan-dit",
 }
 """diffusers' pipelines, by which folders say what they are."""
 

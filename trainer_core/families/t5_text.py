@@ -140,7 +140,7 @@ def read_words(folder: Path) -> Words:
     try:
         if (folder / "tokenizer.json").is_file():
             return words_of(T5TokenizerFast.from_pretrained(folder, local_files_only=True))
-        return _sentencepiece(folder / "spiece.model")
+        return words_of_pieces((folder / "spiece.model").read_bytes())
     except ImportError as error:
         raise BadInput(
             f"base: {folder} is read with sentencepiece, which is not installed; install it: pip install sentencepiece"
@@ -160,11 +160,19 @@ def words_of(tokenizer) -> Words:
     return Words(lambda caption: tokenizer(caption, verbose=False).input_ids, len(tokenizer), _hash_of(pieces))
 
 
-def _sentencepiece(path: Path) -> Words:
+def words_of_pieces(file: bytes) -> Words:
+    """
+    Args:
+        file: what a spiece.model holds.
+
+    Raises:
+        ImportError: sentencepiece is not installed.
+        RuntimeError: it is no such file.
+    """
     # transformers would convert the file first, which takes two libraries more.
     from sentencepiece import SentencePieceProcessor
 
-    model = SentencePieceProcessor(model_file=str(path))
+    model = SentencePieceProcessor(model_proto=file)
     pieces = {model.id_to_piece(number): number for number in range(model.get_piece_size())}
     return Words(lambda caption: [*model.encode(caption), END], len(pieces), _hash_of(pieces))
 
