@@ -258,9 +258,10 @@ def hunyuan_words(folder):
 def drawn(module, seed, std=0.2):
     """Random weights of which none is left at one or zero, where a missing one would not show."""
     torch.manual_seed(seed)
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Embedding)}
     for name, parameter in module.named_parameters():
-        embeds = "embed" in name or "shared" in name
-        torch.nn.init.normal_(parameter, mean=0.8 if "norm" in name.lower() else 0.0, std=1.0 if embeds else std)
+        mean = 0.8 if "norm" in name.lower() and name.endswith("weight") else 0.0
+        torch.nn.init.normal_(parameter, mean=mean, std=1.0 if id(parameter) in tables else std)
     return module.eval()
 
 

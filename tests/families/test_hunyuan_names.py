@@ -6,8 +6,6 @@ from diffusers import HunyuanDiT2DModel
 
 from trainer_core.errors import BadInput
 from trainer_core.families.hunyuan_checkpoint import transformer_of
-from trainer_core.lora_file.fused import stacked
-from trainer_core.lora_file.hunyuan_names import original_names, stacks
 
 RELEASED = {
     "num_attention_heads": 16,
@@ -65,38 +63,21 @@ def by_diffusers(depth, style):
     return found
 
 
-def in_original_names(state, config):
-    """A transformer's weights as the original has them."""
-    names = original_names(config) | {"time_extra_emb.pooler.positional_embedding": "pooler.positional_embedding"}
-    fused = stacks(config)
-    inside = {rows.path for stack in fused.values() for rows in stack}
-    found = {}
-    for key, tensor in state.items():
-        path, _, kind = key.rpartition(".")
-        if path not in inside:
-            found[names.get(key) or (f"{names[path]}.{kind}" if path in names else key)] = tensor
-    for theirs, stack in fused.items():
-        for kind in ("weight", "bias"):
-            parts = {rows.path: state[f"{rows.path}.{kind}"] for rows in stack}
-            found[f"{theirs}.{kind}"] = stacked(stack, parts)
-    return found
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["1.2", "1.1"])
-def released(request):
+def released(request, in_hunyuan_names):
     """The weights of a model as wide as the released ones, with four blocks, in original names. Memory that nobody
     writes to takes no place, so only the small tensors have numbers."""
     config = RELEASED | {"use_style_cond_and_image_meta_size": request.param}
     with torch.device("meta"):
         state = HunyuanDiT2DModel(**config).state_dict()
-        shapes = {key: tensor.shape for key, tensor in in_original_names(state, config).items()}
+        shapes = {key: tensor.shape for key, tensor in in_hunyuan_names(state, config).items()}
     weights = {key: torch.empty(shape) for key, shape in shapes.items()}
     last = weights["final_layer.adaLN_modulation.1.bias"]
     last.copy_(torch.arange(float(len(last))))
     return config, state, weights
 
 
-def test_every_tensor_is_where_diffusers_puts_it_and_a_view(released):
+def test_every_tensor_is_where_diffusers_puts_it_and_a_view(released, in_hunyuan_names):
     config, state, weights = released
     read, ours = transformer_of(weights, "a file")
     assert {name: read[name] for name in config} == config
@@ -110,16 +91,16 @@ def test_every_tensor_is_where_diffusers_puts_it_and_a_view(released):
         assert ours[name].stride() == rows.stride(), name
     shift, scale = torch.arange(2.0 * 1408).chunk(2)
     assert torch.equal(ours["norm_out.linear.bias"], torch.cat([scale, shift]))
-    back = in_original_names(ours, read)
+    back = in_hunyuan_names(ours, read)
     assert {key: tensor.shape for key, tensor in back.items()} == {k: tensor.shape for k, tensor in weights.items()}
 
 
-def test_a_small_model_comes_back_from_its_original_names():
+def test_a_small_model_comes_back_from_its_original_names(in_hunyuan_names):
     torch.manual_seed(0)
     config = RELEASED | {"num_attention_heads": 2, "attention_head_dim": 8, "hidden_size": 16, "mlp_ratio": 4.0}
     config |= {"cross_attention_dim": 24, "cross_attention_dim_t5": 16, "text_len": 5, "text_len_t5": 7}
     state = HunyuanDiT2DModel(**config, pooled_projection_dim=12).state_dict()
-    read, ours = transformer_of(in_original_names(state, config), "a file")
+    read, ours = transformer_of(in_hunyuan_names(state, config), "a file")
     assert {name: read[name] for name in config} == config
     assert ours.keys() == state.keys() and all(torch.equal(ours[key], state[key]) for key in state)
 

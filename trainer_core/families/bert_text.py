@@ -85,12 +85,12 @@ def bert_text(state: State, config: dict, tokenizer: BertTokenizer, length: int,
     return BertText(model, tokenizer, length, title)
 
 
-def config_of(state: State, heads_wide: int = 64) -> dict:
+def config_of(state: State, head: int) -> dict:
     """A BERT's configuration, read off its shapes.
 
     Args:
         state: in transformers' names.
-        heads_wide: channels of an attention head.
+        head: channels of an attention head.
 
     Raises:
         KeyError: a weight that tells a size is missing.
@@ -100,7 +100,7 @@ def config_of(state: State, heads_wide: int = 64) -> dict:
         "vocab_size": rows,
         "hidden_size": width,
         "num_hidden_layers": sum(key.endswith(".intermediate.dense.weight") for key in state),
-        "num_attention_heads": max(1, width // heads_wide),
+        "num_attention_heads": width // head,
         "intermediate_size": state["encoder.layer.0.intermediate.dense.weight"].shape[0],
         "max_position_embeddings": state["embeddings.position_embeddings.weight"].shape[0],
         "type_vocab_size": state["embeddings.token_type_embeddings.weight"].shape[0],

@@ -22,6 +22,8 @@ PIECES = "text_encoders.mt5xl.spiece_model"
 """The bytes of mT5's tokenizer."""
 VOCABULARY = "vocab.txt"
 """BERT's, a file of its own: the checkpoint has none, and programs that read it bring theirs."""
+HEAD = 64
+"""Channels of an attention head of BERT, which its shapes do not tell."""
 SCALING = 0.13025
 """Of Stable Diffusion XL's VAE, whose latents these are."""
 
@@ -47,7 +49,7 @@ def read(path: Path, newer: dict, older: dict) -> Parts:
     try:
         configs = {
             "transformer": transformer,
-            "text_encoder": bert_text.config_of(own["text_encoder"]),
+            "text_encoder": bert_text.config_of(own["text_encoder"], HEAD),
             "text_encoder_2": t5_text.config_of(own["text_encoder_2"]),
             "vae": sd_checkpoint.vae_config(own["vae"], SCALING),
             "scheduler": older if transformer["use_style_cond_and_image_meta_size"] else newer,
