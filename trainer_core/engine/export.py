@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import torch
+
+from ..lora_file import peft_folder
 from ..lora_file.lora import ReaderReport
 from ..lora_file.save import save_lora
 from ..lora_file.words import save_word
@@ -16,11 +19,14 @@ def lora_file(recipe) -> str:
     return "" if recipe.words.alone else f"{file_name(recipe)}.safetensors"
 
 
-def export(trainer: Trainer, folder: Path, dataset_fingerprint: str, started_at: float) -> list[ReaderReport]:
+def export(
+    trainer: Trainer, folder: Path, dataset_fingerprint: str, started_at: float, peft: bool = False
+) -> list[ReaderReport]:
     """Writes them into a folder, the LoRA last: where it is, its words are, too.
 
     Args:
         started_at: seconds since 1970.
+        peft: whether to make the folder that peft reads, too, where diffusers cannot read the LoRA's file.
 
     Returns:
         What each reader loads of the LoRA; empty where there is none.
@@ -39,5 +45,9 @@ def export(trainer: Trainer, folder: Path, dataset_fingerprint: str, started_at:
     alpha = next(iter(next(iter(parts.values())).values())).alpha
     said = metadata(trainer, dataset_fingerprint, alpha, started_at)
     target = learning_parts.target_of(model, recipe.adapter)
-    path = folder / lora_file(recipe)
-    return save_lora(path, parts, dialect(recipe, model), DTYPES[recipe.output.dtype], said, target)
+    path, dtype = folder / lora_file(recipe), DTYPES[recipe.output.dtype]
+    reports = save_lora(path, parts, dialect(recipe, model), dtype, said, target)
+    if peft and peft_folder.is_needed(target):
+        beside = path.with_name(f"{path.stem}-peft")
+        reports += peft_folder.write(beside, parts, getattr(torch, dtype), said, target, model.name)
+    return reports

@@ -17,6 +17,7 @@ from ..families.base import Model
 from ..families.registry import detect
 from ..families.sources import BUILT_IN, resolve
 from ..files import write_json
+from ..lora_file.dialects import check_stacks
 from ..lora_file.lora import Target
 from ..lora_file.save import check_dialect
 from ..recipe import Recipe
@@ -131,10 +132,11 @@ class _Run:
         objective.check(self.recipe.objective, model)
         learning_words.check(model, self.recipe.words)
         learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
-        if self.recipe.adapter.kind == "lora":
-            target = learning_parts.target_of(model, self.recipe.adapter)
-            for learner in learners:
-                check_dialect(dialect(self.recipe, model), learner.part.component, learner.paths, target)
+        target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
+        for learner in learners:
+            check_stacks(named, self.recipe.adapter.kind, learner.part.component, learner.paths, target)
+            if self.recipe.adapter.kind == "lora":
+                check_dialect(named, learner.part.component, learner.paths, target)
         for note in learning_parts.rank_notes(learners):
             self._warn(note)
         paths, presets = learning_parts.paths_of(learners), model.family.targets

@@ -268,14 +268,14 @@ class Session:
 
     # ---- the end
 
-    def _export(self, folder: Path) -> list[ReaderReport]:
-        return export.export(self.trainer, folder, self.dataset_fingerprint, self.state.started_at)
+    def _export(self, folder: Path, peft: bool = False) -> list[ReaderReport]:
+        return export.export(self.trainer, folder, self.dataset_fingerprint, self.state.started_at, peft)
 
     def _write(self) -> list[str]:
         """The files of the trainer's present step, and the loss plot; who loads the LoRA."""
         state, path = self.state, self.folder.path
         self.audience.on(Busy("saving"))
-        reports = self._export(path)
+        reports = self._export(path, peft=True)
         state.lora, state.words = export.lora_file(self.recipe), self.recipe.words.files
         self.lora, self.words = path / state.lora if state.lora else None, [path / name for name in state.words]
         self._attempt(

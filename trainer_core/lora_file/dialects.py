@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from ..errors import BadInput
 from ..files import read_json
 from .alpha import effective_alpha
 from .foreign import guess_family, other_methods, shapes_of, split_key
+from .fused import paths_of
 from .kinds import KINDS, kind_in, read_module
 from .lora import LoRA, LoraPair, Misfit, Target
+from .originals import Module, apart, originals_of, shape_of, stacked_lora
 from .safe_io import read_tensors
 from .transformer_rules import ONE_TRAINER, RULES
-from .unet_names import ldm_names
 from .words import KEYS, word_in
 
 FILE_LIMIT = 16 * 2**30
@@ -60,32 +61,40 @@ DIALECTS = {
 """The dialects that are written."""
 
 
-def module_keys(dialect: str, target: Target) -> dict[tuple[str, str], str]:
-    """(component, path) -> what the module is called in a dialect, for all that the dialect has a name for.
+def module_keys(dialect: str, target: Target) -> dict[Module, str]:
+    """(component, path) -> what the module is called in a dialect, for all that the dialect has a name for; in dialects
+    of original names, for stacks too.
 
-    Beside the written ones: "peft" (as peft's save_pretrained names them) and "diffusers-old" (attention processors).
+    Beside the written ones: "peft" (as peft's save_pretrained names them), "peft-original" (the same of the original
+    model) and "diffusers-old" (attention processors).
     """
     keys = {}
     for component, shapes in target.modules.items():
-        ldm = {}
-        if component == "unet" and target.unet_config is not None:
-            ldm = ldm_names(target.unet_config, shapes)
+        originals = originals_of(component, target)
         for path in shapes:
-            key = _module_key(dialect, component, path, ldm.get(path), target)
+            key = _module_key(dialect, component, path, originals.names.get(path), target)
             if key is not None:
                 keys[component, path] = key
+        if dialect in OF_ORIGINALS:
+            keys |= {(component, name): OF_ORIGINALS[dialect](name) for name in originals.stacks}
     return keys
 
 
-def _module_key(dialect: str, component: str, path: str, ldm: str | None, target: Target) -> str | None:
+OF_ORIGINALS: dict[str, Callable[[str], str]] = {
+    "kohya-ldm": lambda name: "lora_unet_" + name.replace(".", "_"),
+    "comfyui": lambda name: f"diffusion_model.{name}",
+    "peft-original": lambda name: f"base_model.model.{name}",
+}
+"""The dialects of original names, and what a module of a denoiser is called in each."""
+
+
+def _module_key(dialect: str, component: str, path: str, original: str | None, target: Target) -> str | None:
     if component.startswith("text_encoder"):
         return _text_encoder_key(dialect, component, path, "text_encoder_2" in target.modules)
     if dialect == "kohya" and (component == "unet" or ONE_TRAINER in _forms(target)):
         return f"lora_{component}_" + path.replace(".", "_")
-    if dialect == "kohya-ldm" and ldm:
-        return "lora_unet_" + ldm.replace(".", "_")
-    if dialect == "comfyui" and ldm:
-        return f"diffusion_model.{ldm}"
+    if dialect in OF_ORIGINALS:
+        return OF_ORIGINALS[dialect](original) if original else None
     if dialect == "diffusers":
         return f"{component}.{path}"
     if dialect == "peft":
@@ -130,16 +139,22 @@ def lora_to_tensors(
             f"{', '.join(name for name in DIALECTS if DIALECTS[name].required(kind, target))}"
         )
     form, keys, tensors = DIALECTS[dialect], module_keys(dialect, target), {}
+    alpha, endings = _common_alpha(lora), {"down": form.down, "up": form.up}
+    if dialect in OF_ORIGINALS:
+        try:
+            lora = stacked_lora(lora, target)
+        except ValueError as error:
+            raise BadInput(_no_stack(dialect, kind, str(error))) from None
     missing = [f"{component}.{path}" for component in lora for path in lora[component] if (component, path) not in keys]
     if missing:
         raise BadInput(
             f"dialect: {dialect!r} has no name for {len(missing)} of the trained modules (first: {missing[0]}). "
             "Choose another dialect, or other target modules."
         )
-    alpha, endings = _common_alpha(lora), {"down": form.down, "up": form.up}
     for component, modules in lora.items():
         for path, weights in modules.items():
-            if isinstance(weights, LoraPair):
+            # A stack's alpha is as much larger as its rank, and files with stacks are not for diffusers.
+            if isinstance(weights, LoraPair) and not (form.keeps_alpha and path not in target.modules[component]):
                 weights = weights.with_alpha(alpha if form.keeps_alpha else float(weights.rank))
             for part, tensor in weights.parts().items():
                 if part != "alpha" or form.keeps_alpha:
@@ -147,6 +162,26 @@ def lora_to_tensors(
                     tensor = tensor.detach().to("cpu", kept, copy=True).contiguous()
                     tensors[keys[component, path] + endings.get(part, f".{part}")] = tensor
     return tensors
+
+
+def check_stacks(dialect: str, kind: str, component: str, paths: Iterable[str], target: Target) -> None:
+    """That an adapter of this kind on these modules can be written in a dialect, as far as stacked weights go.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    stacked = {path for stack in originals_of(component, target).stacks.values() for path in paths_of(stack)}
+    within = [path for path in paths if path in stacked]
+    if dialect in OF_ORIGINALS and kind != "lora" and within:
+        raise BadInput(_no_stack(dialect, kind, f"{component}.{within[0]}"))
+
+
+def _no_stack(dialect: str, kind: str, module: str) -> str:
+    return (
+        f"adapter.kind: {kind}, but the dialect {dialect!r} has one weight for {module} and its neighbours, and "
+        f"{KINDS[kind].title} on each of them cannot be put together exactly; choose adapter.kind lora, or "
+        "adapter.targets that have weights of their own there"
+    )
 
 
 IN_FULL = ("alpha", "dora_scale")
@@ -215,10 +250,13 @@ def lora_from_tensors(
     alphas = _declared_alphas(metadata, peft_settings, where)
     lora: LoRA = {}
     for (component, path), parts in modules.items():
-        shape = target.modules[component][path]
+        shape = shape_of((component, path), target)
         try:
             read = read_module(parts, shape, lambda rank, at=(component, path): alphas(*at, rank))
-            lora.setdefault(component, {})[path] = read
+            for (_, own), weights in apart((component, path), read, target).items():
+                if own in lora.setdefault(component, {}):
+                    raise ValueError(f"{own} occurs twice, the second time in it")
+                lora[component][own] = weights
         except Misfit as error:
             misfits.append(f"{component}.{path}: {error}")
         except ValueError as error:
@@ -229,7 +267,7 @@ def lora_from_tensors(
     return lora
 
 
-READ_ORDER = ("kohya", "kohya-ldm", "comfyui", "diffusers", "diffusers-old", "peft")
+READ_ORDER = ("kohya", "kohya-ldm", "comfyui", "diffusers", "diffusers-old", "peft", "peft-original")
 
 
 def _names(target: Target) -> dict[str, tuple[str, str] | None]:

@@ -58,7 +58,7 @@ def other_methods(keys: Iterable[str]) -> dict[str, list[str]]:
 
 _DIALECT_PATTERNS = {
     "kohya-ldm": r"lora_unet_(input_blocks|middle_block|output_blocks|time_embed_\d|label_emb|out_\d|double_blocks|"
-    r"single_blocks|joint_blocks)",
+    r"single_blocks|joint_blocks|blocks_\d)",
     "kohya": r"(lora_unet|lora_te\d?|lora_transformer|lycoris)_",
     "comfyui": r"(diffusion_model|text_encoders)\.",
     "peft": r"base_model\.model\.",
@@ -84,7 +84,8 @@ _COMPONENTS = {
     "text_encoder_2": r"(lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)",
     "text_encoder_3": r"(lora_te3_|text_encoder_3\.|text_encoders\.t5)",
     "text_encoder": r"(lora_te1?_|text_encoder\.|text_encoders\.)",
-    "transformer": r"(transformer\.|lora_transformer_|.*(double_blocks|single_blocks|joint_blocks))",
+    "transformer": r"(transformer\.|lora_transformer_|.*(double_blocks|single_blocks|joint_blocks)|"
+    r"(lora_unet_|diffusion_model\.|base_model\.model\.)blocks[._]\d)",
 }
 
 
@@ -103,7 +104,7 @@ def guess_family(shapes: Shapes) -> str | None:
         return "Flux"
     if re.search(r"joint_blocks|(transformer\.|lora_transformer_)transformer_blocks", text):
         return _stable_diffusion_3(text, shapes)
-    if re.search(r"Wqkv|blocks[._]\d+[._]default_modulation", text):
+    if re.search(_HUNYUAN, text) or (re.search(_HUNYUAN_IN_DIFFUSERS, text) and _holds(_HUNYUAN_WIDTH, shapes)):
         return "HunyuanDiT"
     widths = {128: "scion-tiny", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
     for key, shape in shapes.items():
@@ -113,9 +114,20 @@ def guess_family(shapes: Shapes) -> str | None:
     return "Stable Diffusion XL" if "lora_te2_" in text or "text_encoder_2." in text else None
 
 
+_HUNYUAN = r"Wqkv|attn2[._]kv_proj|blocks[._]\d+[._](default_modulation|skip_linear)"
+"""What only HunyuanDiT's original names have."""
+_HUNYUAN_IN_DIFFUSERS = r"(?<!_)blocks\.\d+\.(attn\d\.to_|ff\.net|norm1\.linear)"
+"""Of diffusers' names; other models have some of them too, but not its width."""
+_HUNYUAN_WIDTH = 1408
+
+
+def _holds(width: int, shapes: Shapes) -> bool:
+    return any(width in shape for shape in shapes.values())
+
+
 def _stable_diffusion_3(text: str, shapes: Shapes) -> str:
     """Which of them, as far as the file tells: 3.5 Large is wider, and 3.5 Medium alone has a second attention."""
-    if any(_SD35_LARGE in shape for shape in shapes.values()):
+    if _holds(_SD35_LARGE, shapes):
         return "Stable Diffusion 3.5 Large"
     return "Stable Diffusion 3.5 Medium" if re.search(r"[._]attn2[._]", text) else "Stable Diffusion 3"
 
@@ -128,6 +140,7 @@ STANDARD = {
     "sdxl": "Stable Diffusion XL",
     "kolors": "Kolors",
     "sd3": "Stable Diffusion 3",
+    "hunyuan-dit": "HunyuanDiT",
 }
 """The families that train here, as `guess_family` calls them."""
 

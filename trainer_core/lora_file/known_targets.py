@@ -41,6 +41,17 @@ _TRANSFORMERS = {
         "SD3Transformer2DModel",
         _SD3 | {"caption_projection_dim": 2432, "num_attention_heads": 38, "num_layers": 38, "qk_norm": "rms_norm"},
     ),
+    "HunyuanDiT": (
+        "HunyuanDiT2DModel",
+        {
+            "hidden_size": 1408,
+            "in_channels": 4,
+            "mlp_ratio": 4.3637,
+            "num_layers": 40,
+            "patch_size": 2,
+            "use_style_cond_and_image_meta_size": False,
+        },
+    ),
 }
 """diffusers' classes and their configurations. The table of positions is small: no LoRA has a part in it."""
 

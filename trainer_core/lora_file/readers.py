@@ -9,6 +9,7 @@ from .dialects import module_keys
 from .foreign import split_key
 from .kinds import KINDS, fits, kind_of
 from .lora import ReaderReport, Target
+from .originals import shape_of
 from .transformer_rules import RULES
 
 CLIP_MODULES = (
@@ -71,13 +72,14 @@ def _modules(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.T
 
 
 def _fits(parts: Mapping[str, torch.Tensor], target: Target, module: tuple[str, str] | None) -> bool:
-    if module is None or module[1] not in target.modules.get(module[0], {}):
+    weight = shape_of(module, target) if module is not None else None
+    if weight is None:
         return False
     if kind_of(parts) != "lora":
-        return fits(parts, target.modules[module[0]][module[1]])
+        return fits(parts, weight)
     if len(parts) < 2:
         return False
-    weight, down, up = target.modules[module[0]][module[1]], parts["down"], parts["up"]
+    down, up = parts["down"], parts["up"]
     if min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1] or up.shape[0] != weight[0]:
         return False
     return down.flatten(1).shape[1] == torch.Size(weight[1:]).numel() and up.numel() == weight[0] * down.shape[0]
@@ -117,7 +119,7 @@ def _transformer_names(target: Target) -> dict[str, tuple[str, str]]:
     rules, names = RULES[target.transformer], {}
     for path in target.modules["transformer"]:
         names |= dict.fromkeys(rules.comfyui_names(path), ("transformer", path))
-    for dialect in ("comfyui", "kohya-ldm"):
+    for dialect in ("comfyui", "kohya-ldm", *(["peft-original"] if rules.official else [])):
         names |= {key: module for module, key in module_keys(dialect, target).items() if module[0] == "transformer"}
     return names
 

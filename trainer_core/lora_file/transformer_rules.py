@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
+
+from . import hunyuan_names, sd3_names
 
 ONE_TRAINER = "lora_transformer_{under}"
 """As OneTrainer writes them: kohya's form, with alphas."""
@@ -15,6 +18,10 @@ class Rules:
     """What ComfyUI calls a module beside its original name: {path} as diffusers has it, {under} with underscores."""
     mixin: str
     """diffusers' class that loads such a file into a pipeline; empty where it has none."""
+    originals: ModuleType | None = None
+    """What has `original_names` and `stacks` of it; None where nobody writes or reads these."""
+    official: bool = False
+    """Whether ComfyUI knows original names behind "base_model.model.", as peft writes them of the original model."""
 
     def comfyui_names(self, path: str) -> Iterator[str]:
         """All names of a module that ComfyUI knows.
@@ -30,5 +37,7 @@ RULES = {
     "SD3Transformer2DModel": Rules(
         ("transformer.{path}", "base_model.model.{path}", ONE_TRAINER, "lycoris_{under}"),
         "SD3LoraLoaderMixin",
+        sd3_names,
     ),
+    "HunyuanDiT2DModel": Rules((), "", hunyuan_names, official=True),
 }
