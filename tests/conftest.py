@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Two processes of tests share the cores, and threads that spin while they wait starve the other one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -17,10 +18,7 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDPMScheduler,
     EulerDiscreteScheduler,
-    HunyuanDiT2DModel,
-    HunyuanDiTPipeline,
     KolorsPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -28,31 +26,30 @@ from diffusers import (
 )
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from PIL import Image
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainer_core import cli, recipe
 from trainer_core.assets.build import tokenizer, unet
 from trainer_core.engine import run
 from trainer_core.engine.events import Warned
 from trainer_core.families import registry
-from trainer_core.families.hunyuan_dit import OLDER
-from trainer_core.families.hunyuan_dit import SCHEDULE as HUNYUAN
 from trainer_core.families.kolors import SCHEDULE as KOLORS
 from trainer_core.families.stable_diffusion import SCHEDULE
 
 torch.set_num_threads(1)
 
 WIDTH = 32
+
+
+def beside(name):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"tests_{name}", Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hunyuan_models = beside("hunyuan_models")
 
 
 def random_unet():
@@ -230,98 +227,34 @@ def kolors_base(tmp_path_factory, glm_tokenizer):
     return folder
 
 
-CHINESE = "一只红色的猫在蓝色的背景上"
-
-
-def hunyuan_words(folder):
-    """A BERT tokenizer of the letters and some Chinese characters, and an mT5 tokenizer that has learnt from a line or
-    two, as its own file has it and as transformers does."""
-    sentencepiece = pytest.importorskip("sentencepiece", reason="mT5's tokenizer is read with sentencepiece")
-    letters = [chr(ord("a") + number) for number in range(26)]
-    characters = list(dict.fromkeys(CHINESE))
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (folder / "vocab.txt").write_text(
-        "\n".join([*special, *letters, *(f"##{letter}" for letter in letters), *characters, "0", "1", ","]),
-        encoding="utf-8",
-    )
-    text = folder / "text.txt"
-    text.write_text(f"a small red ring on a blue background, thing 1\n{CHINESE}\n" * 20, encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=64, hard_vocab_limit=False, minloglevel=2,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0,
-    )  # fmt: skip
-    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
-    pieces = [(model.id_to_piece(number), model.get_score(number)) for number in range(model.get_piece_size())]
-    return BertTokenizer(str(folder / "vocab.txt")), T5Tokenizer(pieces, extra_ids=0)
-
-
-def drawn(module, seed, std=0.2):
-    """Random weights of which none is left at one or zero, where a missing one would not show."""
-    torch.manual_seed(seed)
-    tables = {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Embedding)}
-    for name, parameter in module.named_parameters():
-        mean = 0.8 if "norm" in name.lower() and name.endswith("weight") else 0.0
-        torch.nn.init.normal_(parameter, mean=mean, std=1.0 if id(parameter) in tables else std)
-    return module.eval()
-
-
-def hunyuan_transformer(style):
-    return drawn(
-        HunyuanDiT2DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=4,
-            patch_size=2,
-            sample_size=8,
-            hidden_size=32,
-            num_layers=4,
-            mlp_ratio=2.0,
-            cross_attention_dim=24,
-            cross_attention_dim_t5=16,
-            use_style_cond_and_image_meta_size=style,
-        ),
-        21,
-        std=0.1,
-    )
-
-
-def save_hunyuan(folder, style):
-    """A diffusers folder of random parts, shaped as version 1.1 (with `style`) or 1.2; 64 pixels."""
-    folder.mkdir(parents=True)
-    bert, pieces = hunyuan_words(folder)
-    sizes = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48}
-    first = BertModel(BertConfig(vocab_size=len(bert), **sizes, max_position_embeddings=128))
-    sizes = {"num_layers": 2, "d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "vocab_size": len(pieces) + 4}
-    second = T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False))
-    vae = random_vae()
-    vae.register_to_config(scaling_factor=0.13025)
-    HunyuanDiTPipeline(
-        vae=vae,
-        text_encoder=drawn(first, 22),
-        tokenizer=bert,
-        text_encoder_2=drawn(second, 23),
-        tokenizer_2=pieces,
-        transformer=hunyuan_transformer(style),
-        scheduler=DDPMScheduler.from_config(OLDER if style else HUNYUAN),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "base")
-    for name in ("vocab.txt", "spiece.model"):
-        shutil.move(folder / name, folder / "base" / name)
-    return folder / "base"
-
-
 @pytest.fixture(scope="session")
 def hunyuan_base(tmp_path_factory):
     """The folder of a random HunyuanDiT 1.2, the files of its vocabularies beside its parts; nobody writes in it."""
-    return save_hunyuan(tmp_path_factory.mktemp("hunyuan") / "1.2", style=False)
+    return hunyuan_models.save(tmp_path_factory.mktemp("hunyuan") / "1.2", random_vae(), style=False)
 
 
 @pytest.fixture(scope="session")
 def older_hunyuan_base(tmp_path_factory):
     """The same of version 1.1, which is told a style and sizes."""
-    return save_hunyuan(tmp_path_factory.mktemp("hunyuan") / "1.1", style=True)
+    return hunyuan_models.save(tmp_path_factory.mktemp("hunyuan") / "1.1", random_vae(), style=True)
+
+
+@pytest.fixture(scope="session")
+def save_random_hunyuan():
+    """save(folder, style, vocabulary): a base of either version over BERT's vocabulary in a file; its folder."""
+    return lambda folder, style, vocabulary: hunyuan_models.save(folder, random_vae(), style, vocabulary)
+
+
+@pytest.fixture(scope="session")
+def random_hunyuan():
+    """A HunyuanDiT's transformer with random weights; keywords change its configuration."""
+    return hunyuan_models.transformer
+
+
+@pytest.fixture(scope="session")
+def in_hunyuan_names():
+    """(a HunyuanDiT's state, its config) -> the same under its original names."""
+    return hunyuan_models.in_original_names
 
 
 @pytest.fixture(scope="session")

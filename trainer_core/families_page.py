@@ -10,9 +10,10 @@ from .adapters.lora_config import LoRAConfig
 from .families.latent import LatentFamily
 from .families.registry import FAMILIES, PIPELINES
 from .families.unet import UNetFamily
-from .lora_file.dialects import DIALECTS, module_keys
+from .lora_file.dialects import lora_to_tensors
 from .lora_file.foreign import STANDARD
 from .lora_file.known_targets import standard_target
+from .lora_file.lora import empty_pairs
 from .lora_file.readers import reader_reports
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
@@ -22,12 +23,14 @@ ENCODERS = {
     "sdxl": "CLIP-L and CLIP-G side by side, the layer before the last, and CLIP-G's pooled state; windows too",
     "kolors": "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English",
     "sd3": "CLIP-L and CLIP-G side by side (75 tokens) and T5-XXL (256) behind them, and both CLIPs' pooled states",
+    "hunyuan_dit": "Chinese BERT (77 tokens) and mT5-XL (256) with their masks; Chinese and English",
 }
 IN_THE_GRAPH = {
     "sd15": "a MODEL",
     "sdxl": "a MODEL",
     "kolors": "a TRAINING_MODEL",
     "sd3": "a MODEL",
+    "hunyuan_dit": "a MODEL",
 }
 """How Train LoRA is given a base; all can be given as a TRAINING_MODEL."""
 
@@ -94,21 +97,15 @@ def _target(family: LatentFamily):
 
 
 def _default_file(family: LatentFamily) -> dict[str, torch.Tensor]:
-    """The tensors of such a file, without numbers."""
-    target, form, tensors = _target(family), DIALECTS[family.default_dialect], {}
-    (preset,) = LoRAConfig().targets
-    for (component, path), key in module_keys(family.default_dialect, target).items():
-        if component == family.component and re.fullmatch(family.targets[preset], path):
-            outputs, *inputs = target.modules[component][path]
-            tensors[key + form.down] = torch.empty(4, *inputs, device="meta")
-            tensors[key + form.up] = torch.empty(outputs, 4, *[1] * (len(inputs) - 1), device="meta")
-            if form.keeps_alpha:
-                tensors[f"{key}.alpha"] = torch.tensor(4.0)
-    return tensors
+    """The tensors of such a file, of rank 1."""
+    target, (preset,) = _target(family), LoRAConfig().targets
+    shapes = target.modules[family.component]
+    chosen = {path: shape for path, shape in shapes.items() if re.fullmatch(family.targets[preset], path)}
+    return lora_to_tensors({family.component: empty_pairs(chosen)}, family.default_dialect, target)
 
 
 def _example(family: LatentFamily) -> str:
-    before, mark, _ = re.split(r"(_transformer_|\.attn)", next(iter(_default_file(family))), maxsplit=1)
+    before, mark, _ = re.split(r"(_transformer_|[._]attn)", next(iter(_default_file(family))), maxsplit=1)
     return f"{before}{mark[0]}…"
 
 
@@ -127,7 +124,8 @@ def _objective(family: LatentFamily) -> str:
             else f"shifted by {told.get('shift', 1):g}"
         )
         return f"rectified flow, noise levels {moved}, logit-normal timesteps"
-    schedule = f"{told['num_train_timesteps']:,} timesteps, β {told['beta_start']} to {told['beta_end']}"
+    ends = " or ".join(str(version["beta_end"]) for version in family.schedules or (told,))
+    schedule = f"{told['num_train_timesteps']:,} timesteps, β {told['beta_start']} to {ends}"
     return f"epsilon or v, as its scheduler says; usually {told['prediction_type']}, {schedule}"
 
 

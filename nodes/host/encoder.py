@@ -16,7 +16,7 @@ from ...trainer_core.families import clip_tokens
 from ...trainer_core.families.base import Conditioning, Family, Tokens
 from ...trainer_core.families.identities import hash_of
 from ...trainer_core.families.new_words import NO_WORDS
-from . import memory
+from . import hunyuan, memory
 from .originals import identity
 from .text_encoders import letters_of
 from .words import applied_to, framed, ids_of
@@ -28,6 +28,13 @@ WINDOW = 77
 """Tokens that CLIP takes at once."""
 NEAR = 1e-3
 """So much of the largest number two computations of the same may differ by."""
+EXTRAS = {
+    "pooled": ("pooled_output", "pooled state"),
+    "text_mask": ("attention_mask", "mask of words"),
+    "text_t5": ("conditioning_mt5xl", "states of mT5"),
+    "text_t5_mask": ("attention_mask_mt5xl", "mask of mT5's words"),
+}
+"""What captions are beside their text states: the host's key for it, and what it is."""
 EMBEDDING = re.compile(r"(^|\s)embedding:")
 """Where the host's tokenizer looks for a textual inversion."""
 
@@ -162,14 +169,17 @@ class HostEncoder:
                 "place; leave it out"
             )
         # Captions are no prompts: their parentheses are parentheses, and weigh nothing.
-        return self.clip.tokenize(caption, disable_weights=True)
+        return hunyuan.cut(self.clip.tokenize(caption, disable_weights=True), caption)
 
     def _encoded(self, caption: str) -> Conditioning:
         tokens = self._tokenised(caption)
         (text, extras), *_ = self._whole(lambda: self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
-        told = {"text": text, "pooled": extras.get("pooled_output")}
-        if any(told[name] is None for name in self._family.conditioned_on):
-            raise BadInput("clip: gives no pooled state, which the model takes; wire the CLIP of its checkpoint")
+        told = {"text": text, **{name: extras.get(key) for name, (key, _) in EXTRAS.items()}}
+        for name in self._family.conditioned_on:
+            if told[name] is None:
+                raise BadInput(
+                    f"clip: gives no {EXTRAS[name][1]}, which the model takes; wire the CLIP of its checkpoint"
+                )
         return {name: memory.own(told[name][0]) for name in self._family.conditioned_on}
 
     def _whole(self, call: Callable[[], Any]) -> Any:

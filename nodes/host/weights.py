@@ -19,6 +19,8 @@ FAMILIES = {
     "SD15": "sd15",
     "SDXL": "sdxl",
     "SD3": "sd3",
+    "HunyuanDiT": "hunyuan_dit",
+    "HunyuanDiT1": "hunyuan_dit",
 }
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."

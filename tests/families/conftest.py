@@ -15,7 +15,6 @@ from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
 from trainer_core.lora_file.fused import stacked
-from trainer_core.lora_file.hunyuan_names import original_names, stacks
 from trainer_core.lora_file.unet_names import ldm_names
 
 
@@ -142,27 +141,10 @@ def in_one_file():
 # ---- HunyuanDiT in one file, as ComfyUI has it
 
 
-def hunyuan_names(state, config):
-    """A transformer's weights as the original has them."""
-    names = original_names(config) | {"time_extra_emb.pooler.positional_embedding": "pooler.positional_embedding"}
-    fused = stacks(config)
-    inside = {rows.path for stack in fused.values() for rows in stack}
-    found = {}
-    for key, tensor in state.items():
-        path, _, kind = key.rpartition(".")
-        if path not in inside:
-            found[names.get(key) or (f"{names[path]}.{kind}" if path in names else key)] = tensor
-    for theirs, stack in fused.items():
-        for kind in ("weight", "bias"):
-            parts = {rows.path: state[f"{rows.path}.{kind}"] for rows in stack}
-            found[f"{theirs}.{kind}"] = stacked(stack, parts)
-    return found
-
-
-def one_hunyuan_file(folder):
+def one_hunyuan_file(folder, in_original_names):
     """The tensors of a folder under the names that ComfyUI's checkpoints have."""
     model = HunyuanDiT2DModel.from_pretrained(folder / "transformer")
-    state = {f"model.{key}": tensor for key, tensor in hunyuan_names(model.state_dict(), model.config).items()}
+    state = {f"model.{key}": tensor for key, tensor in in_original_names(model.state_dict(), model.config).items()}
     for part, name in (("text_encoder", "hydit_clip.transformer.bert"), ("text_encoder_2", "mt5xl.transformer")):
         for key, tensor in load_file(folder / part / "model.safetensors").items():
             state[f"text_encoders.{name}.{key}"] = tensor
@@ -178,15 +160,9 @@ def one_hunyuan_file(folder):
 
 
 @pytest.fixture(scope="session")
-def in_hunyuan_names():
-    """(a transformer's state, its config) -> the same under its original names."""
-    return hunyuan_names
-
-
-@pytest.fixture(scope="session")
-def in_one_hunyuan_file():
+def in_one_hunyuan_file(in_hunyuan_names):
     """A HunyuanDiT folder -> the tensors of a checkpoint as ComfyUI has it."""
-    return one_hunyuan_file
+    return lambda folder: one_hunyuan_file(folder, in_hunyuan_names)
 
 
 # ---- bases

@@ -16,6 +16,7 @@ from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.engine.preview_config import PreviewConfig
 from trainer_core.errors import BadInput
 from trainer_core.families import bert_text, registry, t5_text
+from trainer_core.families.diffusion import Diffusion
 from trainer_core.families.hunyuan_rotary import rotary
 
 CHINESE = "一只红色的猫在蓝色的背景上"
@@ -123,6 +124,13 @@ def test_noise_target_and_loss_are_diffusers(hunyuan, folder):
         loss = objective.losses(ObjectiveConfig(), hunyuan, hunyuan.denoiser, latents, told, objective.Draw(noise, at))
     expected = torch.nn.functional.mse_loss(answer, target, reduction="none").mean((1, 2, 3))
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_noise_levels_of_either_version_are_called_as_its_folder_calls_them(hunyuan):
+    """As a host's sampling object tells them."""
+    alphas = hunyuan.process.scheduler.alphas_cumprod
+    told = Diffusion.from_sigmas(((1 - alphas) / alphas).sqrt(), "v_prediction", *hunyuan.family.schedules)
+    assert told.identity == hunyuan.process.identity and told.identity["trained_betas"] is None
 
 
 def test_pictures_are_drawn_as_the_pipeline_draws_them(hunyuan, pipe):
@@ -256,7 +264,7 @@ def test_a_caption_that_is_cut_is_said_for_each_text_encoder(hunyuan, caplog):
 
 
 def test_its_text_encoders_do_not_learn(train, hunyuan_base):
-    with pytest.raises(BadInput, match="text encoders of base cannot learn here; set it to off"):
+    with pytest.raises(BadInput, match="text encoders of HunyuanDiT do not learn here; set it to off"):
         train({"base": str(hunyuan_base), "dataset.resolution": 64, "adapter.text_encoder": "on"})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from diffusers import SD3Transformer2DModel
+from diffusers import HunyuanDiT2DModel, SD3Transformer2DModel
 from safetensors.torch import save_file
 
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
@@ -26,6 +26,7 @@ PROBES = (
     "probe.py",
     "sdxl_probe.py",
     "sd3_probe.py",
+    "hunyuan_probe.py",
 )
 
 
@@ -134,6 +135,20 @@ def sd3_folder(tmp_path_factory):
     transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")
     save_file(models.original(transformer), folder / "original.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def hunyuan_folders(host_home, save_random_hunyuan, in_hunyuan_names, tmp_path_factory):
+    """Random HunyuanDiTs for hunyuan_probe.py, "1.1" and "1.2", over the vocabulary that the host brings; their
+    transformers lie under the original names beside them."""
+    vocabulary = host_home.code / "comfy" / "text_encoders" / "hydit_clip_tokenizer" / "vocab.txt"
+    place, found = tmp_path_factory.mktemp("hunyuan"), {}
+    for version in ("1.1", "1.2"):
+        folder = save_random_hunyuan(place / version, version == "1.1", vocabulary)
+        model = HunyuanDiT2DModel.from_pretrained(folder / "transformer")
+        save_file(in_hunyuan_names(model.state_dict(), model.config), folder / "original.safetensors")
+        found[version] = folder
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ TRAINED = {
     "Stable Diffusion 1": "sd15",
     "Stable Diffusion XL": "sdxl",
     "Stable Diffusion 3": "sd3",
-    "HunyuanDiT": "hunyuan-dit",
+    "HunyuanDiT": "hunyuan_dit",
 }
 """The families that are read from a single file, by their titles."""
 

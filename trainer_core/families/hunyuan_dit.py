@@ -40,7 +40,7 @@ OLDER = SCHEDULE | {"beta_end": 0.03}
 
 
 class HunyuanDiT(LatentFamily):
-    name = "hunyuan-dit"
+    name = "hunyuan_dit"
     title = "HunyuanDiT"
     base_version = "hunyuan_dit"
     architecture = "hunyuan-dit"

@@ -31,7 +31,7 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",
     "KolorsPipeline": "kolors",
     "StableDiffusion3Pipeline": "sd3",
-    "HunyuanDiTPipeline": "hunyuan-dit",
+    "HunyuanDiTPipeline": "hunyuan_dit",
 }
 """diffusers' pipelines, by which folders say what they are."""
 

@@ -140,7 +140,7 @@ STANDARD = {
     "sdxl": "Stable Diffusion XL",
     "kolors": "Kolors",
     "sd3": "Stable Diffusion 3",
-    "hunyuan-dit": "HunyuanDiT",
+    "hunyuan_dit": "HunyuanDiT",
 }
 """The families that train here, as `guess_family` calls them."""
 

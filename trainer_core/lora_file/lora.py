@@ -123,6 +123,14 @@ class LoraPair(ModuleWeights):
         return cls(down, up, alpha_in(parts, rank, declared))
 
 
+def empty_pairs(shapes: Shapes) -> dict[str, LoraPair]:
+    """Pairs of rank 1 that add nothing, to see what would become of their names."""
+    pairs = {}
+    for path, (outputs, *inputs) in shapes.items():
+        pairs[path] = LoraPair(torch.zeros(1, *inputs), torch.zeros(outputs, 1, *[1] * (len(inputs) - 1)), 1.0)
+    return pairs
+
+
 def alpha_in(parts: Parts, rank: int, declared: Callable[[int], float]) -> float:
     """A module's alpha, from its own key or from what the file declares.
 

@@ -9,7 +9,7 @@ from ..errors import BadInput, ScionError
 from .dialects import DIALECTS, lora_from_tensors, lora_to_tensors
 from .hashes import hash_metadata
 from .kinds import kind_in
-from .lora import LoRA, LoraPair, ReaderReport, Target
+from .lora import LoRA, ReaderReport, Target, empty_pairs
 from .readers import reader_reports
 from .safe_io import read_tensors, write_tensors
 
@@ -76,10 +76,7 @@ def check_dialect(dialect: str, component: str, paths: Iterable[str], target: Ta
     Raises:
         BadInput: the dialect has no names for them, or a reader that it is for would leave some out.
     """
-    shapes, pairs = target.modules[component], {}
-    for path in paths:
-        outputs, *inputs = shapes[path]
-        pairs[path] = LoraPair(torch.zeros(1, *inputs), torch.zeros(outputs, 1, *[1] * (len(inputs) - 1)), 1.0)
+    pairs = empty_pairs({path: target.modules[component][path] for path in paths})
     failed = _left_out(lora_to_tensors({component: pairs}, dialect, target), dialect, "lora", target)[1]
     if failed:
         told = "; ".join(report.line() for report in failed)
