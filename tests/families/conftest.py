@@ -14,7 +14,6 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 from trainer_core.engine import metrics
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
 from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
-from trainer_core.lora_file.fused import stacked
 from trainer_core.lora_file.unet_names import ldm_names
 
 
