@@ -93,20 +93,6 @@ class Hunyuan:
         return model_of(base), clip_of(base), vae_of(base)
 
 
-class DetectedHunyuan:
-    """The MODEL of a transformer's file, by the host's detection alone."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("MODEL",)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"file": ("STRING", {})}}
-
-    def run(self, file):
-        weights = load_file(f"{folder_paths.get_input_directory()}/{file}")
-        return (comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32}),)
-
-
 class DenoiseHunyuan:
     """The denoiser's answer with the MODEL's patches, a picture after the other as the host's own nodes tell sizes."""
 
@@ -145,6 +131,5 @@ class DenoiseHunyuan:
 
 NODE_CLASS_MAPPINGS = {
     "ProbeHunyuan": Hunyuan,
-    "ProbeDetectedHunyuan": DetectedHunyuan,
     "ProbeDenoiseHunyuan": DenoiseHunyuan,
 }
