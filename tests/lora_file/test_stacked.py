@@ -1,5 +1,7 @@
 """Files in original names, where a weight stacks several modules: written exactly, and read back as they were."""
 
+import re
+
 import pytest
 import torch
 from diffusers import HunyuanDiT2DModel, SD3Transformer2DModel
@@ -7,7 +9,8 @@ from diffusers import HunyuanDiT2DModel, SD3Transformer2DModel
 from trainer_core.errors import BadInput
 from trainer_core.lora_file.dialects import OF_ORIGINALS, lora_from_tensors, lora_to_tensors, module_keys
 from trainer_core.lora_file.foreign import guess_family
-from trainer_core.lora_file.lora import Target
+from trainer_core.lora_file.known_targets import standard_target
+from trainer_core.lora_file.lora import LoraPair, Target
 from trainer_core.lora_file.readers import reader_reports
 
 
@@ -45,6 +48,17 @@ def test_what_is_written_comes_back_and_comfyui_loads_it(target, random_lora, di
     for path, pair in lora["transformer"].items():
         assert read[path].rank == pair.rank
         torch.testing.assert_close(read[path].delta(), pair.delta(), rtol=0, atol=1e-6)
+
+
+def test_at_the_released_size_every_number_comes_back(random_lora):
+    target = standard_target("HunyuanDiT")
+    lora = random_lora(target, lambda component, path: re.search(r"attn\d\.(to_q|to_k|to_v|to_out\.0)$", path))
+    pairs = {path: LoraPair(pair.down[:2], pair.up[:, :2], 3.0) for path, pair in lora["transformer"].items()}
+    tensors = lora_to_tensors({"transformer": pairs}, "kohya-ldm", target)
+    assert len(pairs) == 320 and reader_reports(tensors, target)[0].loaded == 200
+    read = lora_from_tensors(tensors, target)["transformer"]
+    assert all(torch.equal(read[path].down, pair.down) for path, pair in pairs.items())
+    assert all(torch.equal(read[path].up, pair.up) for path, pair in pairs.items())
 
 
 def test_a_module_that_stands_in_a_file_twice_is_named(target, random_lora):
