@@ -64,7 +64,7 @@ class BertText:
 
 
 def bert_text(state: State, config: dict, tokenizer: BertTokenizer, length: int, title: str, label: str) -> BertText:
-    """The encoder over its weights, in the precision that they are stored in, frozen.
+    """The encoder over its weights, in fp32, frozen.
 
     Args:
         state: in transformers' names.
@@ -81,7 +81,7 @@ def bert_text(state: State, config: dict, tokenizer: BertTokenizer, length: int,
         )
     own = {key.removeprefix("bert."): tensor for key, tensor in state.items()}
     own = {key: tensor for key, tensor in own.items() if not key.startswith(UNUSED)}
-    model = assemble(partial(BertModel, add_pooling_layer=False), read, own, None, label)
+    model = assemble(partial(BertModel, add_pooling_layer=False), read, own, torch.float32, label)
     return BertText(model, tokenizer, length, title)
 
 
