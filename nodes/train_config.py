@@ -85,6 +85,7 @@ WIDGETS = [
     Widget("words_learning_rate", "words.learning_rate", advanced=True),
     Widget("words_weight_decay", "words.weight_decay", advanced=True),
     Widget("words_alone", "words.alone", advanced=True),
+    Widget("attention_backend", "run.attention_backend", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class Option:
     high: float | None = None
     above: float | None = None
     choices: tuple[str, ...] = ()
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Values that others know and that are no choice here, each with why."""
     advanced: bool = False
     separated: bool = True
     """Whether commas on the command line separate a list's entries; off for prompts, which are full of commas. A JSON
@@ -54,6 +57,8 @@ class Option:
         """What is wrong with a value of the right type; None if nothing is."""
         values = value if isinstance(value, (list, tuple)) else [value]
         for entry in values:
+            if self.choices and entry in self.refused:
+                return f"{entry!r} cannot be used: {self.refused[entry]} ({self.range})"
             if self.choices and entry not in self.choices:
                 near = difflib.get_close_matches(str(entry).lower(), self.choices, 1)
                 return f"{entry!r} is not {self.range}" + (f"; did you mean {near[0]!r}?" if near else "")

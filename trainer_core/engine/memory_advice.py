@@ -12,6 +12,7 @@ from torch import nn
 from ..data.buckets import Bucket
 from ..data.dataset import Dataset
 from ..families.base import Model
+from . import attention
 from .advice import CommandLine
 from .device import PRECISIONS
 from .memory_estimate import BYTES_OF_ADAMW, TrainerMemory, encoding_memory, size_of
@@ -131,6 +132,10 @@ def _step_remedies(trainer: Trainer) -> list[Remedy]:
     """All that would make a step smaller, the least painful first."""
     recipe, model, found = trainer.recipe, trainer.model, []
     run, count = recipe.run, len(trainer.batch.keys) if trainer.batch else recipe.run.batch_size
+    if run.attention_backend not in (attention.AUTO, "native"):
+        cost = "the result is the same but for rounding"
+        change = {"run.attention_backend": attention.AUTO}
+        found.append(Remedy(change, run.attention_backend, cost, same_run=True, rehearsed={"backend": attention.AUTO}))
     if not run.gradient_checkpointing and getattr(model.denoiser, "_supports_gradient_checkpointing", False):
         cost = "a step takes about a third longer"
         found.append(

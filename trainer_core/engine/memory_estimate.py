@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..families.base import Conditioning, Model
-from . import learning_parts, objective
+from . import attention, learning_parts, objective
 from .objective_config import ObjectiveConfig
 from .optimizer_state import pack
 
@@ -73,6 +73,7 @@ class Rehearsal:
         checkpointing: bool,
         accumulates: bool = False,
         state: int = 0,
+        backend: str = attention.AUTO,
     ) -> StepMemory:
         """The memory of one batch, forward and backward.
 
@@ -83,12 +84,14 @@ class Rehearsal:
             checkpointing: whether gradient checkpointing is on.
             accumulates: whether the gradients of an earlier batch are there when this one begins.
             state: bytes of the optimiser's state.
+            backend: of the denoiser's attention.
         """
         twin = self._twin(dtype)
         told = tuple((name, value.dtype, value.shape[1:]) for name, value in conditioning.items())
-        key = (latents, told, dtype, checkpointing, accumulates)
+        key = (latents, told, dtype, checkpointing, accumulates, backend)
         if key not in self._peaks:
-            self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates)
+            with attention.using(twin[DENOISER], backend):
+                self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates)
         weights = sum(size_of(parameter) for parameter in twin.parameters() if not parameter.requires_grad)
         trained = sum(size_of(parameter) for parameter in twin.parameters() if parameter.requires_grad)
         return StepMemory(weights, trained + state, self._peaks[key])
@@ -166,6 +169,7 @@ class TrainerMemory:
         dtype: torch.dtype | None = None,
         scale: float = 1.0,
         state: int | None = None,
+        backend: str | None = None,
     ) -> StepMemory:
         """What is not given stays as it is.
 
@@ -173,6 +177,7 @@ class TrainerMemory:
             batch_size: of a batch on its way, at most `run.batch_size`.
             scale: of the pictures' sides.
             state: bytes of the optimiser's state.
+            backend: of the denoiser's attention.
         """
         trainer, batch = self.trainer, self.trainer.batch
         count, channels, height, width = batch.latents.shape
@@ -184,6 +189,7 @@ class TrainerMemory:
             trainer.recipe.run.gradient_checkpointing if checkpointing is None else checkpointing,
             self.again if accumulates is None else accumulates,
             self.state if state is None else state,
+            backend or trainer.recipe.run.attention_backend,
         )
 
 
@@ -222,8 +228,8 @@ def twin_of(
                 if tensor is not None:
                     memo[id(tensor)] = _hollow(tensor, device, dtype)
         twin = copy.deepcopy(module, memo)
-    for part in (twin, *twin.children()):
-        # accelerate's, which would lead back to the module.
+    for part in twin.modules():
+        # accelerate's or `attention.using`'s, which would lead back to the module.
         vars(part).pop("forward", None)
         vars(part).pop("_original_forward", None)
     return twin

@@ -21,7 +21,16 @@ from ..lora_file.dialects import check_stacks
 from ..lora_file.lora import Target
 from ..lora_file.save import check_dialect
 from ..recipe import Recipe
-from . import checkpoints, learning_parts, learning_words, memory_advice, objective, optimizers, parameter_groups
+from . import (
+    attention,
+    checkpoints,
+    learning_parts,
+    learning_words,
+    memory_advice,
+    objective,
+    optimizers,
+    parameter_groups,
+)
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
@@ -112,6 +121,7 @@ class _Run:
     def go(self, model: Model | None, scan: Scan | None) -> Result:
         optimizers.check(self.recipe.optimizer, self.device)
         optimizers.check_words(self.recipe.optimizer, self.recipe.words)
+        attention.check(self.recipe.run.attention_backend, self.device)
         if self.recipe.run.ema_decay and optimizers.averages_itself(self.recipe.optimizer):
             raise BadInput(
                 f"run.ema_decay: {self.recipe.run.ema_decay:g}, but {self.recipe.optimizer.chosen} itself averages the "
@@ -130,6 +140,8 @@ class _Run:
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
         check_sampler(self.recipe.preview.sampler, model)
         objective.check(self.recipe.objective, model)
+        compute = PRECISIONS[self.precision], self.device
+        attention.rehearse(self.recipe.run.attention_backend, model.denoiser, *compute)
         learning_words.check(model, self.recipe.words)
         learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
         target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
@@ -279,7 +291,8 @@ class _Run:
                 trainer = self._trainer(model, dataset, learners, start)
             try:
                 record = self._go_on(trainer, folder)
-                return self._steps(trainer, folder, state, scan, (prompts, entries), record)
+                with attention.using(model.denoiser, self.recipe.run.attention_backend):
+                    return self._steps(trainer, folder, state, scan, (prompts, entries), record)
             finally:
                 trainer.release()
         finally:

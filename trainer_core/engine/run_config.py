@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..options import option
+from .attention_kinds import KINDS, REFUSED
 
 PRECISION_NAMES = ("fp32", "fp16", "bf16")
 WEIGHTS = ("auto", "trained", "ema")
@@ -31,6 +32,16 @@ class RunConfig:
     )
     gradient_checkpointing: bool = option(
         False, help="Less memory for about a third more time: activations are computed again", decides=False
+    )
+    # As with the device, another kernel rounds otherwise and the run is the same: it may go on where memory suffices.
+    attention_backend: str = option(
+        "auto",
+        help="What computes the denoiser's attention, by diffusers' names: kernels of torch (native lets it choose, as "
+        "auto does), of flash-attn or of xformers. The result is the same but for rounding",
+        choices=("auto", *KINDS),
+        refused=REFUSED,
+        decides=False,
+        advanced=True,
     )
     device: str = option("auto", help="Where to train: auto, cpu, cuda, cuda:1, mps", decides=False, advanced=True)
     checkpoint_every: int = option(
