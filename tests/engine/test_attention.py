@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, HunyuanDiT2DModel, SD3Transformer2DModel
 from diffusers.models import attention_dispatch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer_core.engine import attention, memory_advice
@@ -120,6 +121,23 @@ def test_masks_are_obeyed_and_a_backend_without_them_is_named(model):
     with pytest.raises(ScionError, match="run.attention_backend: _native_flash takes no masks, .*; choose auto"):
         predicted("_native_flash")
     torch.testing.assert_close(predicted("auto"), masked, rtol=0, atol=0)
+
+
+def test_other_packages_kernels_are_given_what_autocast_gives_torchs(monkeypatch):
+    given = []
+
+    def spy(query, key, value, attn_mask=None, **more):
+        given.extend([query.dtype, key.dtype, value.dtype, attn_mask.dtype])
+        return usual(query, key, value, attn_mask=attn_mask, **more)
+
+    usual = attention.dispatch_attention_fn
+    monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
+    exact, rough = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8, dtype=torch.bfloat16)
+    led = attention._Led(attention_dispatch.AttentionBackendName.NATIVE)
+    with torch.autocast("cpu", torch.bfloat16), led:
+        # As after a norm of query and key, which autocast computes in fp32.
+        F.scaled_dot_product_attention(exact, exact, rough, attn_mask=torch.zeros(5, 5))
+    assert given == [torch.bfloat16] * 4
 
 
 def sd3():
