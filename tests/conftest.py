@@ -26,7 +26,7 @@ from diffusers import (
 )
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer_core import cli, recipe
 from trainer_core.assets.build import tokenizer, unet
@@ -207,6 +207,15 @@ def random_glm():
     for name, parameter in module.named_parameters():
         torch.nn.init.normal_(parameter, mean=0.8 if "norm" in name else 0.0, std=1.0 if "embed" in name else 0.2)
     return module
+
+
+@pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory, base, save_random_sdxl):
+    """The folder of a random Stable Diffusion XL, whose second tokenizer pads with its first token, "!"."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    first, second = (CLIPTokenizer.from_pretrained(base / "tokenizer") for _ in range(2))
+    second.pad_token = "!"
+    return save_random_sdxl(folder / "base", first, second)
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,13 @@ def make_trainer(make_recipe):
         scan = scan_folder(recipe.dataset)
         asked = recipe.adapter
         dataset = Dataset(
-            scan.items, recipe.dataset, recipe.run.seed, model.encoder.pixel_step, model.resolution, recipe.encodes_live
+            scan.items,
+            recipe.dataset,
+            recipe.run.seed,
+            model.encoder.pixel_step,
+            model.resolution,
+            recipe.encodes_live,
+            model.family.sized,
         )
         assert dataset.encode(model.encoder)
         learners = [] if recipe.words.alone else learning_parts.planned(model, asked)

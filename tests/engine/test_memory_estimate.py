@@ -68,6 +68,25 @@ def test_what_each_setting_saves_is_estimated_within_a_fifth(make_trainer):
     assert estimated == pytest.approx(saved, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("family", "checkpointed", "halved"), [("base", 0.4, 0.65), ("sdxl_base", 0.25, 0.65), ("kolors_base", 0.25, 0.65)]
+)
+def test_checkpointing_and_bf16_make_a_step_smaller_in_every_family(
+    make_trainer, family, checkpointed, halved, request
+):
+    """Of what forward and backward hold; what they compute stays."""
+    settings = {"base": str(request.getfixturevalue(family)), "dataset.resolution": 128, "dataset.buckets": False}
+    peaks, gradients = {}, {}
+    for name, on, precision in (("plain", False, "fp32"), ("on", True, "fp32"), ("bf16", False, "bf16")):
+        asked = {**settings, "run.batch_size": 1, "run.steps": 1, "run.gradient_checkpointing": on}
+        trainer = make_trainer(asked, precision)
+        peaks[name] = peak_of(trainer.go)
+        gradients[name] = torch.cat([gradient.flatten() for gradient in trainer.gradients[0].values()])
+    assert peaks["on"] < checkpointed * peaks["plain"] and peaks["bf16"] < halved * peaks["plain"]
+    assert torch.equal(gradients["on"], gradients["plain"])
+    assert torch.cosine_similarity(gradients["bf16"], gradients["plain"], dim=0) > 0.99
+
+
 def test_kinds_of_adapters_that_ask_for_a_drawn_number_are_estimated_too(make_trainer):
     trainer = make_trainer({**SQUARE, "adapter.kind": "loha"})
     assert measured(trainer) == pytest.approx(TrainerMemory(trainer).step().total, rel=0.1)

@@ -201,15 +201,6 @@ def clip_base(tmp_path_factory, save_random_base):
 
 
 @pytest.fixture(scope="session")
-def sdxl_base(tmp_path_factory, base, save_random_sdxl):
-    """The folder of a random Stable Diffusion XL, whose second tokenizer pads with its first token, "!"."""
-    folder = tmp_path_factory.mktemp("sdxl")
-    first, second = (CLIPTokenizer.from_pretrained(base / "tokenizer") for _ in range(2))
-    second.pad_token = "!"
-    return save_random_sdxl(folder / "base", first, second)
-
-
-@pytest.fixture(scope="session")
 def sdxl_clip_base(tmp_path_factory, base, save_random_sdxl):
     """The same with CLIP's own vocabulary, which one-file checkpoints do not bring."""
     folder = tmp_path_factory.mktemp("sdxl-clip")
