@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
-from trainer_core.engine import learning_parts, metrics, objective
+from trainer_core.engine import learning_parts, memory_advice, metrics, objective
 from trainer_core.engine.events import Previewed, Started, Warned
 from trainer_core.engine.memory_estimate import TrainerMemory
 from trainer_core.engine.objective_config import ObjectiveConfig
@@ -16,7 +16,7 @@ from trainer_core.errors import BadInput
 from trainer_core.families import registry
 from trainer_core.lora_file.inspect import inspect_file
 from trainer_core.lora_file.save import save_lora
-from trainer_core.recipe import Recipe
+from trainer_core.recipe import Recipe, with_setting
 from trainer_core.sampler import load_for_sampling
 
 BOTH = {"adapter.text_encoder": "on"}
@@ -206,8 +206,29 @@ def test_the_memory_of_a_step_counts_the_text_encoder(make_trainer):
     (module,) = learning_parts.learning(trainer.model).values()
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     real = measured(trainer) + weights
-    assert TrainerMemory(trainer).step().total == pytest.approx(real, rel=0.1)
+    memory = TrainerMemory(trainer)
+    assert memory.step().total == pytest.approx(real, rel=0.1)
     assert real - without > weights
+    assert memory.step(text=False).total == pytest.approx(without, rel=0.1)
+
+
+def test_whoever_has_no_memory_for_it_is_told_what_its_learning_takes(make_trainer):
+    own = {"adapter.text_encoder_rank": 2, "adapter.text_encoder_stop_step": 5}
+    trainer = make_trainer({**BOTH, **own, "optimizer.text_encoder_learning_rate": 1e-4, "run.steps": 1}).go()
+    remedies = memory_advice._step_remedies(trainer)
+    (off,) = [remedy for remedy in remedies if "adapter.text_encoder" in remedy.settings]
+    assert off.settings == {
+        "adapter.text_encoder": "off",
+        "adapter.text_encoder_rank": "0",
+        "adapter.text_encoder_stop_step": "0",
+        "optimizer.text_encoder_learning_rate": "none",
+    }
+    changed = trainer.recipe
+    for name, text in off.settings.items():
+        changed = with_setting(changed, name, text)
+    assert changed.validate() == []
+    memory = TrainerMemory(trainer)
+    assert memory.step().total > 1.05 * memory.step(**off.rehearsed).total
 
 
 # ---- files

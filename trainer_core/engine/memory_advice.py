@@ -12,6 +12,7 @@ from torch import nn
 from ..data.buckets import Bucket
 from ..data.dataset import Dataset
 from ..families.base import Model
+from ..idle_settings import RULES
 from . import attention
 from .advice import CommandLine
 from .device import PRECISIONS
@@ -150,12 +151,28 @@ def _step_remedies(trainer: Trainer) -> list[Remedy]:
         rehearsed = {"batch_size": min(half, count), "accumulates": True}
         found.append(Remedy(settings, str(run.batch_size), "the training is almost the same", rehearsed=rehearsed))
     found += _halved(trainer.precision, trainer.device)
+    if recipe.adapter.text_encoder == "on":
+        cost = "the text encoder stays as it is"
+        found.append(Remedy(_without_text(recipe), "on", cost, rehearsed={"text": False}))
     if recipe.optimizer.chosen == "adamw" and importlib.util.find_spec("bitsandbytes"):
         cost = "the optimiser's state is less exact"
         found.append(
             Remedy({"optimizer.name": "adamw8bit"}, "adamw", cost, rehearsed={"state": _state_8bit(trainer.parameters)})
         )
     return [*found, _smaller(recipe, model)]
+
+
+def _without_text(recipe) -> dict[str, str]:
+    """No text encoder learns; settings that would be refused beside that return to their usual values."""
+    setting = "adapter.text_encoder"
+    parts = {name: part for name, part in recipe.as_dict().items() if isinstance(part, dict)}
+    off = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()} | {setting: "off"}
+    changes = {setting: "off"}
+    for rule in RULES:
+        if setting in rule.when and rule.idle and rule.holds(off) and off[rule.setting] not in rule.idle:
+            usual = rule.idle[0]
+            changes[rule.setting] = "none" if usual is None else str(usual[0] if isinstance(usual, list) else usual)
+    return changes
 
 
 def _encoding_remedies(recipe, model: Model, precision: str, device: torch.device) -> list[Remedy]:

@@ -74,6 +74,7 @@ class Rehearsal:
         accumulates: bool = False,
         state: int = 0,
         backend: str = attention.AUTO,
+        text: bool = True,
     ) -> StepMemory:
         """The memory of one batch, forward and backward.
 
@@ -85,15 +86,21 @@ class Rehearsal:
             accumulates: whether the gradients of an earlier batch are there when this one begins.
             state: bytes of the optimiser's state.
             backend: of the denoiser's attention.
+            text: whether text encoders that learn do so; else they are as good as gone, as after captions are cached.
         """
         twin = self._twin(dtype)
         told = tuple((name, value.dtype, value.shape[1:]) for name, value in conditioning.items())
-        key = (latents, told, dtype, checkpointing, accumulates, backend)
+        key = (latents, told, dtype, checkpointing, accumulates, backend, text)
         if key not in self._peaks:
             with attention.using(twin[DENOISER], backend):
-                self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates)
-        weights = sum(size_of(parameter) for parameter in twin.parameters() if not parameter.requires_grad)
-        trained = sum(size_of(parameter) for parameter in twin.parameters() if parameter.requires_grad)
+                self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates, text)
+        held = list((twin if text else twin[DENOISER]).parameters())
+        weights = sum(size_of(parameter) for parameter in held if not parameter.requires_grad)
+        trained = sum(size_of(parameter) for parameter in held if parameter.requires_grad)
+        if not text:
+            state = (
+                state * trained // sum(size_of(parameter) for parameter in twin.parameters() if parameter.requires_grad)
+            )
         return StepMemory(weights, trained + state, self._peaks[key])
 
     def _peak(
@@ -104,22 +111,24 @@ class Rehearsal:
         dtype: torch.dtype,
         checkpointing: bool,
         accumulates: bool,
+        text: bool,
     ) -> int:
         for module in twin.values():
             learning_parts.recomputing(module, checkpointing)
         parameters = list(twin.parameters())
+        learn = set(map(id, (twin if text else twin[DENOISER]).parameters()))
         ledger = Ledger([*parameters, *twin.buffers()])
         with self._mode, ledger:
             for parameter in parameters:
-                begun = accumulates and parameter.requires_grad
+                begun = accumulates and parameter.requires_grad and id(parameter) in learn
                 parameter.grad = torch.empty_like(parameter) if begun else None
-            self._pass(twin, latents, conditioning, dtype)
+            self._pass(twin, latents, conditioning, dtype, text)
             for parameter in parameters:
                 parameter.grad = None
         return ledger.peak
 
     def _pass(
-        self, twin: nn.ModuleDict, shape: tuple[int, ...], conditioning: Conditioning, dtype: torch.dtype
+        self, twin: nn.ModuleDict, shape: tuple[int, ...], conditioning: Conditioning, dtype: torch.dtype, text: bool
     ) -> None:
         noisy, target = (torch.empty(shape, device=self.device) for _ in range(2))
         timesteps = torch.empty(shape[0], dtype=torch.int64, device=self.device)
@@ -133,7 +142,8 @@ class Rehearsal:
         with torch.enable_grad(), self._autocast(dtype):
             if self._text:
                 tokens = {name: told.pop(name) for name in self._text}
-                made = self.model.encoder.encode_tokens(tokens, {name: twin[name] for name in self._text})
+                with torch.set_grad_enabled(text):
+                    made = self.model.encoder.encode_tokens(tokens, {name: twin[name] for name in self._text})
                 told |= {key: value.to(dtype) for key, value in made.items()}
             predicted = self.model.family.predict(twin[DENOISER], noisy, timesteps, told).float()
         objective.errors(self.config, predicted, target).sum().backward()
@@ -170,6 +180,7 @@ class TrainerMemory:
         scale: float = 1.0,
         state: int | None = None,
         backend: str | None = None,
+        text: bool = True,
     ) -> StepMemory:
         """What is not given stays as it is.
 
@@ -178,6 +189,7 @@ class TrainerMemory:
             scale: of the pictures' sides.
             state: bytes of the optimiser's state.
             backend: of the denoiser's attention.
+            text: False = no text encoder learns.
         """
         trainer, batch = self.trainer, self.trainer.batch
         count, channels, height, width = batch.latents.shape
@@ -190,6 +202,7 @@ class TrainerMemory:
             self.again if accumulates is None else accumulates,
             self.state if state is None else state,
             backend or trainer.recipe.run.attention_backend,
+            text,
         )
 
 
