@@ -196,7 +196,7 @@ def test_the_choices_are_the_recipes(pack):
             if settings[widget.setting].choices:
                 assert inputs[widget.id]["told"]["options"] == list(settings[widget.setting].choices), widget
                 chosen += 1
-    assert chosen == 24
+    assert chosen == 25
 
 
 @pytest.mark.parametrize("node", ["ScionTrainLoRA", "ScionSaveLoRA"])
