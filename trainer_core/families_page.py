@@ -1,5 +1,6 @@
 """The tables in docs/families.md, made from the families' code: `python -m trainer_core.families_page`."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from .lora_file.lora import empty_pairs
 from .lora_file.readers import reader_reports
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
+MEASURED = Path(__file__).parent.parent / "benchmarks" / "families.json"
+"""What `benchmarks/families.py` has measured."""
 
 ENCODERS = {
     "sd15": "CLIP-L, last layer; captions of any length, in windows of 75 tokens",
@@ -40,11 +43,25 @@ TABLE = (
     "sources",
     "in the graph",
     "text encoders",
+    "of which learn",
     "objective",
     "default targets",
     "keys of its LoRA files",
     "loaded in full by",
 )
+COSTS = (
+    "512×512, batch 1, rank 4",
+    "numbers that train",
+    "denoiser, fp32",
+    "denoiser, bf16",
+    "forward and backward, fp32",
+    "the same with checkpointing",
+    "forward and backward, bf16",
+    "the same with checkpointing",
+    "time with checkpointing, bf16",
+    "time on a GPU",
+)
+SIDE = 512
 
 
 def for_page(page: str) -> str:
@@ -67,6 +84,7 @@ def tables() -> str:
             _sources(family),
             IN_THE_GRAPH[name],
             ENCODERS[name],
+            ", ".join(f"`{key}`" for key in learning(family)) or "none",
             _objective(family),
             f"`{', '.join(LoRAConfig().targets)}`",
             f"`{family.default_dialect}`: `{_example(family)}`",
@@ -74,7 +92,33 @@ def tables() -> str:
         ]
         text += f"| {' | '.join(cells)} |\n"
     text += "\n| preset of `adapter.targets` | modules |\n|---|---|\n"
-    return text + "".join(f"| {named} | `{pattern}` |\n" for named, pattern in _presets())
+    text += "".join(f"| {named} | `{pattern}` |\n" for named, pattern in _presets())
+    return text + _measured()
+
+
+def learning(family: LatentFamily) -> list[str]:
+    """The text encoders that can learn, by the names that keys have for them."""
+    return list(family.texts) if family.text_targets else []
+
+
+def _measured() -> str:
+    """What was measured of each family's step; what was not stays blank."""
+    held = json.loads(MEASURED.read_text(encoding="utf-8"))
+    text = f"\n| {' | '.join(COSTS)} |\n|{'---|' * len(COSTS)}\n"
+    for name, family in FAMILIES.items():
+        found = held["families"].get(name, {}).get(str(SIDE), {})
+        counts = next((f"{entry['trained']:,}" for entry in found.values() if "trained" in entry), "")
+        sizes = [_size(found, setting, "weights") for setting in ("fp32", "bf16")]
+        sizes += [_size(found, setting, "passing") for setting in ("fp32", "fp32+", "bf16", "bf16+")]
+        longer = found.get("checkpointing takes", {}).get("ratio")
+        text += f"| {' | '.join([family.title, counts, *sizes, f'× {longer:.2f}' if longer else '', ''])} |\n"
+    return f"{text}\nOf one step, on {held['on']} (`benchmarks/families.py`). Blank: not measured.\n"
+
+
+def _size(found: dict, setting: str, what: str) -> str:
+    """In GB; weights are the same with checkpointing."""
+    entry = found.get(setting) or (found.get(f"{setting}+") if what == "weights" else None)
+    return f"{entry[what]:.2f} GB" if entry else ""
 
 
 def _presets() -> Iterator[tuple[str, str]]:
