@@ -207,3 +207,14 @@ def test_host_draws_what_prompts_say_with_the_built_in_base(host, graph):
     right = [judge(graph.drawn(host, result, f"scene{place}")).agrees(scene) for place, scene in enumerate(scenes)]
     print(f"right: {sum(right)} of {len(right)}")
     assert sum(right) >= 0.9 * len(right)
+
+
+def test_attention_backend_of_the_config_trains_alike_and_one_that_cannot_is_named(host, graph):
+    usual = graph.run_of(host, host.run(graph.training()))
+    asked = {"config": {"attention_backend": "_native_math"}, "train": {"existing": "new"}}
+    other = graph.run_of(host, host.run(graph.training(**asked)))
+    assert other.folder != usual.folder
+    assert other.losses == pytest.approx(usual.losses, rel=1e-4)
+    result = host.run(graph.training(config={"attention_backend": "xformers", "seed": 9}))
+    assert result.error["node_id"] == "train"
+    assert "attention_backend: xformers computes on cuda, this run trains on cpu; choose auto" in graph.said(result)

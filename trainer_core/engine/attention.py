@@ -107,7 +107,7 @@ def _lead(module: nn.Module, backend: AttentionBackendName | None) -> Callable[[
         before = getattr(processor, SWITCH)
         setattr(processor, SWITCH, backend)
         return lambda: setattr(processor, SWITCH, before)
-    if backend is None:
+    if backend in (None, AttentionBackendName.NATIVE):  # which is what they call
         return lambda: None
     led, forward, replaced = _Led(backend), module.forward, own.get("forward")
 
