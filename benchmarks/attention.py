@@ -32,7 +32,7 @@ def that_compute(denoiser: torch.nn.Module, dtype: torch.dtype) -> list[str]:
     for name in NAMES:
         try:
             attention.check(name, device)
-            attention.rehearse(name, denoiser, dtype, device)
+            attention.try_out(name, denoiser, dtype, device)
         except BadInput as refused:
             print(refused)
         else:

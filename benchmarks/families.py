@@ -4,8 +4,8 @@
 
 The UNets have random weights, the batch is one picture and its caption, rank 4 on attention. Each setting runs in a
 process of its own. Counted is what torch's allocator hands out during forward and backward, beside it the process's
-peak. Times alternate within one process. What is measured goes into families.json, of which docs/families.md is made.
---reckon computes nothing: it tells the estimates that advice goes by.
+peak. Times are the processor's, and alternate within one process. What is measured goes into families.json, of which
+docs/families.md is made. --reckon computes nothing: it tells the estimates that advice goes by.
 """
 
 import argparse
@@ -111,10 +111,11 @@ def times(name: str, side: int, blocks: int) -> None:
     for block in range(blocks + 1):
         for checkpointing in (False, True) if block % 2 else (True, False):
             learning_parts.recomputing(model.denoiser, checkpointing)
-            start = time.perf_counter()
+            # The processor's, not the clock's: others on the machine would be measured, too.
+            start = time.process_time()
             step(model, side, torch.bfloat16)
             if block:
-                taken[checkpointing].append(time.perf_counter() - start)
+                taken[checkpointing].append(time.process_time() - start)
     ratios = [on / off for on, off in zip(taken[True], taken[False], strict=True)]
     print(json.dumps({"ratio": round(median(ratios), 2), "of": [round(ratio, 2) for ratio in ratios]}))
 

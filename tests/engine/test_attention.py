@@ -189,7 +189,7 @@ def test_transformers_obey_it_whether_or_not_they_obey_diffusers_switch(make, sn
     denoiser, told = make()
     before, found = snapshot(denoiser), {}
     for name in ("auto", *HERE, "auto"):
-        attention.rehearse(name, denoiser, torch.float32, CPU)
+        attention.try_out(name, denoiser, torch.float32, CPU)
         denoiser.zero_grad()
         with attention.using(denoiser, name), Kernels(100) as kernels:
             answer = denoiser(**told, return_dict=False)[0]
@@ -245,15 +245,15 @@ def test_a_backend_that_fails_on_heads_of_this_model_is_named_with_its_reason(mo
     with pytest.raises(
         BadInput, match=r"native cannot train .*cpu, float32, heads 8 wide: no kernel for such heads\);"
     ):
-        attention.rehearse("native", model.denoiser, torch.float32, CPU)
-    attention.rehearse("auto", model.denoiser, torch.float32, CPU)
+        attention.try_out("native", model.denoiser, torch.float32, CPU)
+    attention.try_out("auto", model.denoiser, torch.float32, CPU)
 
 
 def test_a_kernel_through_which_nothing_learns_is_refused(model, monkeypatch):
     usual = attention.dispatch_attention_fn
     monkeypatch.setattr(attention, "dispatch_attention_fn", lambda *given, **more: usual(*given, **more).detach())
     with pytest.raises(BadInput, match="it has no backward pass"):
-        attention.rehearse("native", model.denoiser, torch.float32, CPU)
+        attention.try_out("native", model.denoiser, torch.float32, CPU)
 
 
 def test_an_attention_that_would_not_hear_of_it_is_named(model):
@@ -263,7 +263,7 @@ def test_an_attention_that_would_not_hear_of_it_is_named(model):
 
     attention.attentions(model.denoiser)[0].processor = Deaf()
     with pytest.raises(BadInput, match=r"native, but UNet2DConditionModel has an attention of its own \(Deaf\);"):
-        attention.rehearse("native", model.denoiser, torch.float32, CPU)
+        attention.try_out("native", model.denoiser, torch.float32, CPU)
 
 
 def test_backends_that_diffusers_knows_are_choices_or_refused_with_the_reason(make_recipe):

@@ -45,7 +45,7 @@ def check(name: str, device: torch.device) -> None:
         ) from None
 
 
-def rehearse(name: str, denoiser: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+def try_out(name: str, denoiser: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """That a backend computes heads as wide as the denoiser's, forward and backward, on this device.
 
     Args:

@@ -141,7 +141,7 @@ class _Run:
         check_sampler(self.recipe.preview.sampler, model)
         objective.check(self.recipe.objective, model)
         compute = PRECISIONS[self.precision], self.device
-        attention.rehearse(self.recipe.run.attention_backend, model.denoiser, *compute)
+        attention.try_out(self.recipe.run.attention_backend, model.denoiser, *compute)
         learning_words.check(model, self.recipe.words)
         learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
         target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
