@@ -151,7 +151,7 @@ def _step_remedies(trainer: Trainer) -> list[Remedy]:
         rehearsed = {"batch_size": min(half, count), "accumulates": True}
         found.append(Remedy(settings, str(run.batch_size), "the training is almost the same", rehearsed=rehearsed))
     found += _halved(trainer.precision, trainer.device)
-    if recipe.adapter.text_encoder == "on":
+    if recipe.adapter.text_encoder == "on" and not recipe.words.learn:
         cost = "the text encoder stays as it is"
         found.append(Remedy(_without_text(recipe), "on", cost, rehearsed={"text": False}))
     if recipe.optimizer.chosen == "adamw" and importlib.util.find_spec("bitsandbytes"):

@@ -140,8 +140,7 @@ class _Run:
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
         check_sampler(self.recipe.preview.sampler, model)
         objective.check(self.recipe.objective, model)
-        compute = PRECISIONS[self.precision], self.device
-        attention.try_out(self.recipe.run.attention_backend, model.denoiser, *compute)
+        attention.try_out(self.recipe.run.attention_backend, model.denoiser, PRECISIONS[self.precision], self.device)
         learning_words.check(model, self.recipe.words)
         learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
         target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
