@@ -152,7 +152,7 @@ def _diffusers(tensors: Mapping[str, torch.Tensor], target: Target) -> ReaderRep
     total = len(_modules(tensors))
     try:
         converted = _diffusers_keys(tensors, target)
-    except (ValueError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         return ReaderReport("diffusers", 0, total, list(tensors), f"refused: {problem}")
     modules: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
@@ -172,7 +172,7 @@ def _diffusers_keys(tensors: Mapping[str, torch.Tensor], target: Target) -> dict
     """(component, key in peft's form) -> tensor, by diffusers' own loaders.
 
     Raises:
-        ValueError, KeyError, IndexError: diffusers refuses the file.
+        ValueError, LookupError, AttributeError, AssertionError, RuntimeError: diffusers refuses the file.
     """
     from diffusers import loaders
     from diffusers.utils import (
