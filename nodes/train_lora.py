@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..trainer_core.errors import BadInput
 from .edges import LoraModel, TrainingModel, digest_of
 from .host import paths
 from .host.api import (
@@ -19,13 +20,16 @@ from .load_dataset import WIDGETS as OF_DATASET
 from .train_config import WIDGETS as OF_CONFIG
 from .widgets import Widget, named_as_widgets, nested, said_of_widgets, values_of
 
-WIDGETS = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
-"""Workflows store widget values by their position: new ones go to the end, behind `patched_model` too."""
+FIRST = [Widget("name", "output.name"), Widget("existing", "run.existing", advanced=True)]
+LAST = [Widget("assistant_strength", "adapter.assistant_strength", advanced=True)]
+"""Workflows store widget values by their position: new ones go to the end, behind all others."""
+WIDGETS = [*FIRST, *LAST]
 
 ALL = [*WIDGETS, *OF_CONFIG, *OF_DATASET]
 """Of the three nodes that make a recipe."""
 
 REFUSE, BAKE = "refuse", "bake"
+NONE = "none"
 
 
 class TrainLoRA(io.ComfyNode):
@@ -56,7 +60,7 @@ class TrainLoRA(io.ComfyNode):
                     optional=True,
                     tooltip="A LoRA to go on from, instead of from nothing, of the same rank",
                 ),
-                *(widget.input() for widget in WIDGETS),
+                *(widget.input() for widget in FIRST),
                 io.Combo.Input(
                     "patched_model",
                     options=[REFUSE, BAKE],
@@ -65,6 +69,21 @@ class TrainLoRA(io.ComfyNode):
                     tooltip="If LoRAs are loaded into the MODEL: refuse to train on it, or make them part of the base",
                     advanced=True,
                 ),
+                LORA_MODEL.Input(
+                    "assistant_lora",
+                    optional=True,
+                    tooltip="A frozen LoRA that is on beside the training, and neither in pictures nor in the result: "
+                    "such as the training adapter of FLUX.1 schnell",
+                ),
+                io.Combo.Input(
+                    "assistant_file",
+                    options=[NONE, *paths.lora_names()],
+                    default=NONE,
+                    optional=True,
+                    tooltip="The same, from a file in ComfyUI's loras folder",
+                    advanced=True,
+                ),
+                *(widget.input() for widget in LAST),
             ],
             outputs=[
                 LORA_MODEL.Output(display_name="lora", tooltip="For Apply LoRA and Save LoRA, ours and ComfyUI's own"),
@@ -84,14 +103,27 @@ class TrainLoRA(io.ComfyNode):
         return active.changes() if existing in ("resume", "continue") else None
 
     @classmethod
-    def execute(cls, model, dataset, config, clip=None, vae=None, start_lora=None, patched_model=REFUSE, **held):
+    def execute(
+        cls,
+        model,
+        dataset,
+        config,
+        clip=None,
+        vae=None,
+        start_lora=None,
+        patched_model=REFUSE,
+        assistant_lora=None,
+        assistant_file=NONE,
+        **held,
+    ):
         from .host import memory, observer, running, workflow_file
 
         workflow = workflow_file.said_with(cls.hidden.extra_pnginfo)
         watching = observer.NodeObserver(cls.hidden.unique_id, workflow)
         with watching.present(), memory.ours(), running.notes_shown(), said_of_widgets(ALL):
             try:
-                result = _trained(watching, model, dataset, config, held, clip, vae, start_lora, patched_model == BAKE)
+                loras = {"start_from": _written(start_lora, "start_lora"), "assistant": _assistant(assistant_lora, assistant_file)}
+                result = _trained(watching, model, dataset, config, held, clip, vae, loras, patched_model == BAKE)
             finally:
                 memory.release()
         if result.status == "stopped":
@@ -101,7 +133,7 @@ class TrainLoRA(io.ComfyNode):
         return _outputs(result)
 
 
-def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake: bool):
+def _trained(observer, model, dataset, config, held, clip, vae, loras, bake: bool):
     """The run's result; what it held on the device is free when this returns."""
     from ..trainer_core.engine import output, run
     from .host import memory, running
@@ -109,7 +141,7 @@ def _trained(observer, model, dataset, config, held, clip, vae, start_lora, bake
 
     learns = config.values.get("adapter.text_encoder", "off") != "off" or bool(config.values.get("words.names"))
     base = _base(model, clip, vae, bake, learns, observer)
-    recipe = _recipe(base, dataset, config, held, start_lora)
+    recipe = _recipe(base, dataset, config, held, loras)
     return run.train(
         recipe,
         lambda fingerprint: paths.run_folder(fingerprint, output.file_name(recipe)),
@@ -168,28 +200,50 @@ def _base(model, clip, vae, bake: bool, text_learns: bool, observer) -> _Base:
     return _Base(host.base, host.model)
 
 
-def _recipe(base: _Base, dataset, config, held, start_lora):
+def _recipe(base: _Base, dataset, config, held, loras):
     """
+    Args:
+        loras: files by the setting of the adapter that names each; None = not wanted.
+
     Raises:
         BadInput: settings that cannot be used.
     """
     from ..trainer_core import options, recipe
 
     asked = {**config.values, **values_of(WIDGETS, held)}
-    if start_lora is not None:
-        asked["adapter.start_from"] = str(_written(start_lora))
+    asked |= {f"adapter.{name}": str(file) for name, file in loras.items() if file is not None}
     values = nested(asked)
     values["dataset"], values["base"] = options.as_dict(dataset.config), base.name
     return recipe.from_dict(values)
 
 
-def _written(lora) -> Path:
-    """The LoRA as a file, which a resumed run, or one elsewhere, can read again."""
-    from ..trainer_core.errors import BadInput
+def _assistant(wired, name: str) -> Path | None:
+    """The file of the assistant, which is wired or named.
+
+    Raises:
+        BadInput: it is both.
+    """
+    if name == NONE:
+        return _written(wired, "assistant_lora")
+    if wired is not None:
+        raise BadInput(
+            f"assistant_file: {name}, but assistant_lora is wired, too; set it to {NONE}, or unwire the other"
+        )
+    return Path(paths.lora(name))
+
+
+def _written(lora, socket: str) -> Path | None:
+    """The LoRA as a file, which a resumed run, or one elsewhere, can read again; None where none is wired.
+
+    Raises:
+        BadInput: it holds new words alone.
+    """
     from ..trainer_core.lora_file.safe_io import write_tensors
 
+    if lora is None:
+        return None
     if not lora:
-        raise BadInput("start_lora: holds new words and no LoRA, so there is nothing to go on from; leave it unwired")
+        raise BadInput(f"{socket}: holds new words and no LoRA, so there is nothing to take from it; leave it unwired")
     path = paths.runs() / "start" / f"{digest_of(lora)[:16]}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

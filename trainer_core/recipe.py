@@ -162,7 +162,7 @@ class Recipe:
             precision: what the run computes in, where the recipe may have asked for "auto".
 
         Raises:
-            BadInput: the LoRA to start from cannot be read.
+            BadInput: the LoRA to start from, or the assistant, cannot be read.
         """
         decisive = {}
         for name, part in options.parts_of(Recipe).items():
@@ -173,12 +173,15 @@ class Recipe:
         decisive["run.precision"] = precision
         if not self.optimizer.needs_total:
             del decisive["run.steps"], decisive["run.epochs"]
-        if self.adapter.start_from:
-            # Reads safetensors, which needs torch.
-            from .lora_file.hashes import sha256_of_data
+        if not self.adapter.assistant:
+            del decisive["adapter.assistant_strength"]
+        for name in ("start_from", "assistant"):
+            if file := getattr(self.adapter, name):
+                # Reads safetensors, which needs torch.
+                from .lora_file.hashes import sha256_of_data
 
-            # What is in the file decides, not what it is called.
-            decisive["adapter.start_from"] = f"SHA-256 {sha256_of_data(self.adapter.start_from)[:16]}"
+                # What is in the file decides, not what it is called.
+                decisive[f"adapter.{name}"] = f"SHA-256 {sha256_of_data(file)[:16]}"
         return decisive
 
     def fingerprint(self, model: str, dataset: str, precision: str) -> str:

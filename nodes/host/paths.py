@@ -19,6 +19,14 @@ def checkpoint(name: str) -> str:
     return folder_paths.get_full_path_or_raise("checkpoints", name)
 
 
+def lora_names() -> list[str]:
+    return folder_paths.get_filename_list("loras")
+
+
+def lora(name: str) -> str:
+    return folder_paths.get_full_path_or_raise("loras", name)
+
+
 def diffusers_names() -> list[str]:
     """Folders with a model_index.json in the host's `diffusers` folders."""
     return list(_diffusers())

@@ -27,11 +27,12 @@ def dataset(pack, host, picture):
 def recipe_of(pack, dataset):
     """TrainLoRA's recipe for what its widgets hold and for the config's settings, as the node makes it."""
 
-    def make(settings=(), start_lora=None, **held):
+    def make(settings=(), start_lora=None, assistant=None, file="none", **held):
         node, edges = pack("nodes.train_lora"), pack("nodes.edges")
         config = edges.TrainingConfig(dict(settings))
         with pack("nodes.widgets").said_of_widgets([*node.WIDGETS, *node.OF_CONFIG, *node.OF_DATASET]):
-            return node._recipe(node._Base("scion-tiny", None), dataset().args[0], config, held, start_lora)
+            loras = {"start_from": node._written(start_lora, "start_lora"), "assistant": node._assistant(assistant, file)}
+            return node._recipe(node._Base("scion-tiny", None), dataset().args[0], config, held, loras)
 
     return make
 
@@ -147,6 +148,24 @@ def test_lora_to_start_from_is_kept_as_a_file_by_its_content(recipe_of, pack, ho
     assert path.stat().st_mtime_ns == written
 
 
+def test_an_assistant_is_kept_as_the_lora_to_start_from_is(recipe_of, pack, host):
+    lora = {"x.lora_up.weight": torch.zeros(2, 2)}
+    made = recipe_of(start_lora={"x.lora_up.weight": torch.ones(2, 2)}, assistant=lora, assistant_strength=0.5)
+    path = host.base / "output/scion/start" / f"{pack('nodes.edges').digest_of(lora)[:16]}.safetensors"
+    assert made.adapter.assistant == str(path) != made.adapter.start_from
+    assert made.adapter.assistant_strength == 0.5
+
+
+def test_an_assistant_may_be_one_of_the_host_s_files_but_not_two(recipe_of, pack, host):
+    (host.base / "models/loras/helper.safetensors").touch()
+    options = next(one for one in pack.described()["ScionTrainLoRA"]["inputs"] if one["name"] == "assistant_file")
+    assert options["told"]["options"][0] == "none"
+    made = recipe_of(file="helper.safetensors")
+    assert made.adapter.assistant == str(host.base / "models/loras/helper.safetensors")
+    with pytest.raises(pack.BadInput, match="assistant_file: helper.safetensors, but assistant_lora is wired, too"):
+        recipe_of(assistant={"x": torch.ones(1)}, file="helper.safetensors")
+
+
 def test_lora_to_start_from_leaves_the_other_settings_of_the_adapter(recipe_of):
     made = recipe_of({"adapter.rank": 2}, start_lora={"x": torch.ones(1)})
     assert made.adapter.rank == 2 and made.adapter.start_from
@@ -236,7 +255,7 @@ def test_a_chained_dataset_is_the_one_that_its_recipe_scans(dataset, class_folde
     upstream = dataset(class_folder, regularisation=True, default_caption="a thing").args[0]
     made = dataset(more=upstream).args[0]
     written = pack("nodes.train_lora")._recipe(
-        pack("nodes.train_lora")._Base("scion-tiny", None), made, NO_CONFIG, {}, None
+        pack("nodes.train_lora")._Base("scion-tiny", None), made, NO_CONFIG, {}, {}
     )
     again = pack("trainer_core.recipe").from_dict(written.as_dict())
     assert again == written

@@ -19,6 +19,7 @@ NO_WIDGET = {
     "dataset.cache_path": "is in the host's user folder, where a workflow from elsewhere cannot lead out of it",
     "run.device": "is where the host computes",
     "adapter.start_from": "is TrainLoRA's start_lora, an edge",
+    "adapter.assistant": "is TrainLoRA's assistant_lora, an edge, or assistant_file, a name in the host's loras folder",
 }
 
 

@@ -94,6 +94,19 @@ class LoRAConfig:
         high=10**8,
         advanced=True,
     )
+    assistant: str = option(
+        "",
+        help="A LoRA file that is on beside the training and off in previews, frozen, and no part of the file: such as "
+        "the adapter that undoes the distillation of FLUX.1 schnell. Empty = none",
+        advanced=True,
+    )
+    assistant_strength: float = option(
+        1.0,
+        help="How much the assistant LoRA counts, if there is one; 1 = as it was trained",
+        low=-10,
+        high=10,
+        advanced=True,
+    )
 
     @property
     def trains_text(self) -> bool:
@@ -136,6 +149,10 @@ class LoRAConfig:
                     re.compile(entry.removeprefix(PATTERN) if entry.startswith(PATTERN) else "")
                 except re.error as error:
                     found.append(f"{where}.{name}: {entry!r} is no regular expression ({error})")
+        if self.assistant and not self.assistant_strength:
+            found.append(
+                f"{where}.assistant_strength: 0, which takes the assistant out; set another, or empty {where}.assistant"
+            )
         return found + self._text_problems(where) + self._kind_problems(where)
 
     def _text_problems(self, where: str) -> list[str]:

@@ -51,13 +51,15 @@ class Rehearsal:
     the real step. The modules are only read.
     """
 
-    def __init__(self, model: Model, config: ObjectiveConfig, device: torch.device):
+    def __init__(self, model: Model, config: ObjectiveConfig, device: torch.device, beside: int = 0):
         """
         Args:
             model: with its adapters in place; what requires a gradient is what trains.
             device: where it computes; its kernels are asked what they answer with, it holds nothing.
+            beside: frozen numbers that a step needs and the model's modules do not hold: an assistant's. What passes
+                through them does not count: it is gone when the next layer answers.
         """
-        self.model, self.config, self.device = model, config, device
+        self.model, self.config, self.device, self.beside = model, config, device, beside
         self._text = learning_parts.learning(model)
         # Registering them here changes nothing in them.
         self._modules = nn.ModuleDict({DENOISER: model.denoiser, **self._text})
@@ -96,6 +98,7 @@ class Rehearsal:
                 self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates, text)
         held = list((twin if text else twin[DENOISER]).parameters())
         weights = sum(size_of(parameter) for parameter in held if not parameter.requires_grad)
+        weights += self.beside * dtype.itemsize
         trained = sum(size_of(parameter) for parameter in held if parameter.requires_grad)
         if not text:
             state = (
@@ -169,7 +172,8 @@ class TrainerMemory:
         if trainer.batch is None:
             raise ValueError("no batch has come yet")
         self.trainer, self.state, self.again = trainer, _state(trainer), recipe.run.accumulation > 1
-        self.rehearsal = Rehearsal(model, recipe.objective, trainer.device)
+        beside = trainer.assistant.numbers if trainer.assistant else 0
+        self.rehearsal = Rehearsal(model, recipe.objective, trainer.device, beside)
 
     def step(
         self,

@@ -193,7 +193,8 @@ def _public(recipe, model) -> dict[str, Any]:
     said["dataset"]["cache_path"] = ""
     for part in (said["dataset"], *said["dataset"]["folders"]):
         part |= {key: Path(part[key]).name for key in ("path", "mask_path") if part.get(key)}
-    said["adapter"]["start_from"] = Path(recipe.adapter.start_from).name
+    for name in ("start_from", "assistant"):
+        said["adapter"][name] = Path(getattr(recipe.adapter, name)).name
     if Path(recipe.base).expanduser().exists():
         said["base"] = model.name
     return said

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ..adapters import assistant
+from ..adapters.assistant import Assistant
 from ..data.dataset import Dataset
 from ..data.folders import scan_dataset
 from ..data.report import report_lines
@@ -117,6 +119,7 @@ class _Run:
         self.place = folder if callable(folder) else lambda fingerprint: Path(folder)
         self.device = device or pick_device(recipe.run.device)
         self.precision = pick_precision(recipe.run.precision, self.device)
+        self.assistant: Assistant | None = None
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
         optimizers.check(self.recipe.optimizer, self.device)
@@ -153,6 +156,7 @@ class _Run:
         paths, presets = learning_parts.paths_of(learners), model.family.targets
         parameter_groups.module_rates(self.recipe.optimizer, paths, presets, list(model.parts)[1:])
         start = self._start_from(model, learners)
+        self.assistant = self._assistant(model)
         dataset = Dataset(
             scan.items,
             self.recipe.dataset,
@@ -298,17 +302,22 @@ class _Run:
             if self.recipe.run.gradient_checkpointing:
                 for module in learning_parts.of_a_step(model):
                     learning_parts.recomputing(module, on=False)
+            if self.assistant:
+                self.assistant.remove()
             learning_parts.remove(model)
 
     def _trainer(self, model: Model, dataset: Dataset, learners, start) -> Trainer:
         """With the adapters in their places, and what a step goes through on its device."""
         learning_parts.put(learners, self.recipe.run.seed, start)
         learning_words.put(model, self.recipe.words, self.recipe.run.seed)
+        if self.assistant:
+            self.assistant.put(model.denoiser)
+            self.assistant.to(self.device, PRECISIONS[self.precision])
         for module in learning_parts.of_a_step(model):
             learning_parts.place(module, self.device, PRECISIONS[self.precision])
             if self.recipe.run.gradient_checkpointing:
                 learning_parts.recomputing(module, on=True)
-        return Trainer(self.recipe, model, dataset, self.device, self.precision)
+        return Trainer(self.recipe, model, dataset, self.device, self.precision, self.assistant)
 
     def _go_on(self, trainer: Trainer, folder: RunFolder) -> Record:
         """Brings the trainer to the last whole checkpoint, if there is one; what validations have shown up to there.
@@ -366,6 +375,13 @@ class _Run:
         file = self.recipe.adapter.start_from
         return learning_parts.read_start(file, model, learners, self._warn) if file else {}
 
+    def _assistant(self, model: Model) -> Assistant | None:
+        """The frozen LoRA that helps, if the recipe names one."""
+        if not self.recipe.adapter.assistant:
+            return None
+        target = Target.of(**model.components)
+        return assistant.read(self.recipe.adapter, model.family.component, target, self._warn)
+
     def _prompts(self, dataset: Dataset) -> list[str]:
         preview = self.recipe.preview
         if preview.prompts:
@@ -378,7 +394,7 @@ class _Run:
         written = self.recipe.as_dict()
         written["run"]["existing"] = "resume"
         paths = [(part, key) for part in (written["dataset"], *written["dataset"]["folders"]) for key in PATHS]
-        for part, key in (*paths, (written["adapter"], "start_from")):
+        for part, key in (*paths, (written["adapter"], "start_from"), (written["adapter"], "assistant")):
             if part.get(key):
                 part[key] = str(Path(part[key]).expanduser().resolve())
         if self.recipe.base not in BUILT_IN and Path(self.recipe.base).expanduser().exists():

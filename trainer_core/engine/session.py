@@ -176,7 +176,8 @@ class Session:
         watch(0, 0)
         # Text encoders that learn are where the training is, and stay.
         text = told is not None
-        with self.trainer.at_rest(self.recipe.weights_of_previews), self.model.encoder_on(self.trainer.device, text):
+        weights, trainer = self.recipe.weights_of_previews, self.trainer
+        with trainer.at_rest(weights), trainer.unassisted(), self.model.encoder_on(trainer.device, text):
             if told is None:
                 *entries, negative = self.trainer.modules.entries([*prompts, preview.negative])
                 told = (entries, negative)

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 
 from .. import randomness
+from ..adapters.assistant import Assistant
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.order import BatchOrder
@@ -52,10 +53,19 @@ class Trainer:
         model: with the adapters in place, and what has one already on `device`.
         dataset: encoded; it hands captions out as tokens where text encoders learn.
         precision: "fp32", "fp16" or "bf16".
+        assistant: a frozen LoRA in the model that helps to train; pictures are drawn without it.
     """
 
-    def __init__(self, recipe, model: Model, dataset: Dataset, device: torch.device, precision: str):
-        self.recipe, self.model, self.dataset, self.device = recipe, model, dataset, device
+    def __init__(
+        self,
+        recipe,
+        model: Model,
+        dataset: Dataset,
+        device: torch.device,
+        precision: str,
+        assistant: Assistant | None = None,
+    ):
+        self.recipe, self.model, self.dataset, self.device, self.assistant = recipe, model, dataset, device, assistant
         self.precision, self.compute_dtype = precision, PRECISIONS[precision]
         self.accelerator = Accelerator(
             mixed_precision=MIXED[precision],
@@ -345,6 +355,10 @@ class Trainer:
             torch.random.fork_rng(devices=[]),
         ):
             yield
+
+    def unassisted(self) -> AbstractContextManager[None]:
+        """As what trains will be used: without the assistant, inside the block."""
+        return self.assistant.off() if self.assistant else nullcontext()
 
     @contextmanager
     def to_use(self, weights: str = "trained") -> Iterator[None]:
