@@ -86,6 +86,7 @@ WIDGETS = [
     Widget("words_weight_decay", "words.weight_decay", advanced=True),
     Widget("words_alone", "words.alone", advanced=True),
     Widget("attention_backend", "run.attention_backend", advanced=True),
+    Widget("trained_guidance", "objective.guidance", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -27,6 +27,7 @@ ENCODERS = {
     "kolors": "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English",
     "sd3": "CLIP-L and CLIP-G side by side (75 tokens) and T5-XXL (256) behind them, and both CLIPs' pooled states",
     "hunyuan_dit": "Chinese BERT (77 tokens) and mT5-XL (256) with their masks; Chinese and English",
+    "flux": "T5-XXL (512 tokens; schnell 256), and the pooled state of CLIP-L",
 }
 IN_THE_GRAPH = {
     "sd15": "a MODEL",
@@ -34,6 +35,7 @@ IN_THE_GRAPH = {
     "kolors": "a TRAINING_MODEL",
     "sd3": "a MODEL",
     "hunyuan_dit": "a MODEL",
+    "flux": "a MODEL",
 }
 """How Train LoRA is given a base; all can be given as a TRAINING_MODEL."""
 

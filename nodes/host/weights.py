@@ -21,6 +21,8 @@ FAMILIES = {
     "SD3": "sd3",
     "HunyuanDiT": "hunyuan_dit",
     "HunyuanDiT1": "hunyuan_dit",
+    "Flux": "flux",
+    "FluxSchnell": "flux",
 }
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."

@@ -25,6 +25,7 @@ def by_path(name):
 
 
 sd3_models = by_path("sd3_models")
+flux = by_path("flux_models")
 
 PROMPT = "a small red ring on a blue background"
 
@@ -270,6 +271,59 @@ def sd3_clip_base(save_random_sd3, tmp_path_factory):
     t5_tokenizer().save_pretrained(folder)
     words = T5TokenizerFast.from_pretrained(folder)
     return save_random_sd3((clip_tokenizer(), clip_tokenizer("!")), words, **sd3_models.MEDIUM_35, sample_size=128)
+
+
+@pytest.fixture(scope="session")
+def flux_models():
+    """Makes random Fluxes; see flux_models.py."""
+    return flux
+
+
+@pytest.fixture(scope="session")
+def vae_names():
+    """(path, levels) -> the original name of a VAE's module."""
+    return vae_name
+
+
+@pytest.fixture(scope="session")
+def save_random_flux(tmp_path_factory):
+    """Saves the folder of a random Flux; see `flux_models.save`."""
+
+    def save(clip_words, t5_words, **changes):
+        return flux.save(tmp_path_factory.mktemp("flux") / "base", clip_words, t5_words, **changes)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def flux_base(save_random_flux, two_words):
+    """The folder of a random FLUX.1 dev; nobody writes in it."""
+    return save_random_flux(two_words[0], sd3_models.few_words())
+
+
+@pytest.fixture(scope="session")
+def schnell_base(save_random_flux, two_words):
+    """The same of schnell."""
+    return save_random_flux(two_words[0], sd3_models.few_words(), guided=False)
+
+
+@pytest.fixture(scope="session")
+def t5_words(tmp_path_factory):
+    """T5's own tokenizer."""
+    folder = tmp_path_factory.mktemp("t5-words")
+    t5_tokenizer().save_pretrained(folder)
+    return T5TokenizerFast.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def flux_clip_base(save_random_flux, t5_words):
+    """Dev with the released vocabularies, which one-file checkpoints do not bring."""
+    return save_random_flux(clip_tokenizer(), t5_words)
+
+
+@pytest.fixture(scope="session")
+def schnell_clip_base(save_random_flux, t5_words):
+    return save_random_flux(clip_tokenizer(), t5_words, guided=False)
 
 
 @pytest.fixture(scope="session")

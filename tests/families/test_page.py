@@ -34,6 +34,7 @@ def test_who_loads_a_familys_files():
         "kolors": ["diffusers"],
         "sd3": ["ComfyUI", "diffusers"],
         "hunyuan_dit": ["ComfyUI"],
+        "flux": ["ComfyUI", "diffusers"],
     }
 
 

@@ -148,6 +148,7 @@ class Rehearsal:
                 with torch.set_grad_enabled(text):
                     made = self.model.encoder.encode_tokens(tokens, {name: twin[name] for name in self._text})
                 told |= {key: value.to(dtype) for key, value in made.items()}
+            told = self.model.told_guidance(told, 1.0)
             predicted = self.model.family.predict(twin[DENOISER], noisy, timesteps, told).float()
         objective.errors(self.config, predicted, target).sum().backward()
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .. import randomness
 from ..errors import BadInput
-from ..families.base import Conditioning, Model
+from ..families.base import TOLD, Conditioning, Model
 from .objective_config import ObjectiveConfig
 
 
@@ -33,6 +33,11 @@ def check(config: ObjectiveConfig, model: Model) -> None:
         raise BadInput(
             f"objective.min_snr_gamma: {config.min_snr_gamma:g}, but {model.family.title} is a flow, which "
             "Min-SNR does not weigh; set it to 0"
+        )
+    if config.guidance != 1 and model.guided_by != TOLD:
+        raise BadInput(
+            f"objective.guidance: {config.guidance:g}, but {model.name} is told of no guidance while it trains; set it "
+            "to 1"
         )
 
 
@@ -98,7 +103,8 @@ def losses(
     process = model.process
     noisy = process.add_noise(latents, drawn.noise, drawn.timesteps)
     times = process.told(latents, drawn.timesteps)
-    predicted = model.family.predict(denoiser, noisy, times, conditioning).float()
+    told = model.told_guidance(conditioning, config.guidance)
+    predicted = model.family.predict(denoiser, noisy, times, told).float()
     target = process.target(latents, drawn.noise, drawn.timesteps).float()
     return errors(config, predicted, target, masks) * weights(config, model, drawn.timesteps)
 

@@ -40,6 +40,15 @@ class ObjectiveConfig:
         0.1, help="With huber and smooth_l1: where squared turns to linear", above=0, high=100, advanced=True
     )
 
+    guidance: float = option(
+        1.0,
+        help="The guidance scale that the base is told while it trains, if it is told one (FLUX.1 dev); 1 teaches what "
+        "pictures are without any",
+        low=0,
+        high=100,
+        advanced=True,
+    )
+
     def problems(self, where: str = "") -> list[str]:
         if self.timestep_min > self.timestep_max:
             return [f"{where}.timestep_min: {self.timestep_min} is above timestep_max ({self.timestep_max})"]

@@ -22,7 +22,11 @@ class PreviewConfig:
     )
     steps: int = option(20, help="Denoising steps", unit="steps", low=1, high=1000, decides=False)
     guidance: float = option(
-        5.0, help="Guidance scale (Ho & Salimans 2022); 1 = the caption alone", low=0, high=100, decides=False
+        5.0,
+        help="Guidance scale (Ho & Salimans 2022), or what FLUX.1 dev is told of it; 1 = the caption alone",
+        low=0,
+        high=100,
+        decides=False,
     )
     sampler: str = option(
         "dpmpp_2m",

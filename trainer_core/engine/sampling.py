@@ -1,4 +1,4 @@
-"""Pictures from noise: diffusers' samplers around a family's predict(), with classifier-free guidance."""
+"""Pictures from noise: diffusers' samplers around a family's predict(), with the guidance that the base knows."""
 
 import itertools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 from ..data.views import time_ids
 from ..errors import BadInput
-from ..families.base import Conditioning, Encoder, Model
+from ..families.base import BY_TWO_ANSWERS, Conditioning, Encoder, Model
 from .preview_config import PreviewConfig
 
 ANCESTRAL = ("euler_ancestral", "ddpm")
@@ -44,11 +44,12 @@ def sample(
     """
     device = next(model.denoiser.parameters()).device
     dtype = next(model.denoiser.parameters()).dtype
-    guided = config.guidance != 1.0
+    guided = config.guidance != 1.0 and model.guided_by == BY_TWO_ANSWERS
     told = {key: torch.cat([unconditional[key], value]) if guided else value for key, value in conditioning.items()}
     told = {
         key: value.to(device, dtype) if value.is_floating_point() else value.to(device) for key, value in told.items()
     }
+    told = model.told_guidance(told, config.guidance)
     latents = noise.to(device)
     sampler = model.process.begun(config.sampler, config.steps, latents)
     # diffusers' sampler of flows neither has these, nor would they do anything.

@@ -20,6 +20,13 @@ Conditioning = dict[str, torch.Tensor]
 Tokens = dict[str, torch.Tensor]
 """Captions for text encoders, by the encoder's name: int64, each window's ids behind the other's."""
 
+BY_TWO_ANSWERS = "two answers"
+"""Classifier-free guidance (Ho & Salimans 2022): the denoiser answers with the caption and without it."""
+TOLD = "told"
+"""The denoiser was distilled from such a pair, and is told the scale of the guidance."""
+UNGUIDED = "unguided"
+"""It was distilled from it at one scale."""
+
 
 class Encoder(Protocol):
     """Pictures to latents and back, captions to conditioning. The host's CLIP and VAE stand behind the same calls."""
@@ -124,6 +131,18 @@ class Model:
             self.encoder.to(before, text)
 
     @property
+    def guided_by(self) -> str:
+        """See `Family.guided_by`."""
+        return self.family.guided_by(self.denoiser)
+
+    def told_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        """A batch's conditioning, with the guidance scale where the denoiser is told it: "guidance", float32 [N]."""
+        if self.guided_by != TOLD:
+            return conditioning
+        some = next(iter(conditioning.values()))
+        return conditioning | {"guidance": torch.full((len(some),), scale, device=some.device)}
+
+    @property
     def side_step(self) -> int:
         """Sides of pictures must be multiples of this, in pixels."""
         return self.encoder.pixel_step * self.family.patch
@@ -167,10 +186,16 @@ class Family(ABC):
     latent_channels: int
     patch: int = 1
     """So many latents a side are one token of the denoiser."""
+    even: bool = False
+    """Of a flow: see `Flow`."""
     conditioned_on: tuple[str, ...]
     """Names of the tensors that a caption's conditioning has."""
     sized: bool = False
     """Whether the denoiser is told each picture's size and crop, too: "time_ids", [N, 6], see `data.views.time_ids`."""
+
+    def guided_by(self, denoiser: nn.Module) -> str:
+        """What gives captions their weight in sampling: `BY_TWO_ANSWERS`, `TOLD` or `UNGUIDED`."""
+        return BY_TWO_ANSWERS
 
     @abstractmethod
     def load(self, source: Source, dtype: torch.dtype) -> Model:

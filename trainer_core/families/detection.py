@@ -26,6 +26,7 @@ TRAINED = {
     "Stable Diffusion XL": "sdxl",
     "Stable Diffusion 3": "sd3",
     "HunyuanDiT": "hunyuan_dit",
+    "Flux": "flux",
 }
 """The families that are read from a single file, by their titles."""
 

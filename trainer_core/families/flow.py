@@ -15,15 +15,17 @@ class Flow:
         config: of a FlowMatchEulerDiscreteScheduler; obeyed are num_train_timesteps, shift, and with
             use_dynamic_shifting base_shift, max_shift, base_image_seq_len, max_image_seq_len and time_shift_type.
         patch: the denoiser sees so many latents a side as one token; the number of tokens decides a dynamic shift.
+        even: whether euler goes down from 1 to 1 / steps, as with a dynamic shift, instead of from the schedule's first
+            level to its last.
     """
 
     prediction_type = "flow"
     usual_timesteps = "logit_normal"
     samplers = ("dpmpp_2m", "euler", "unipc")
 
-    def __init__(self, config: dict, patch: int = 2):
+    def __init__(self, config: dict, patch: int = 2, even: bool = False):
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-        self.patch = patch
+        self.patch, self.even = patch, even or self.scheduler.config.use_dynamic_shifting
 
     @property
     def steps(self) -> int:
@@ -83,7 +85,7 @@ class Flow:
             )
             sampler.set_timesteps(steps, device=device)
             return sampler
-        if not told.use_dynamic_shifting:
+        if not self.even:
             sampler = FlowMatchEulerDiscreteScheduler.from_config(told)
             sampler.set_timesteps(steps, device=device)
             return sampler

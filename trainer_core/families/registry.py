@@ -7,6 +7,7 @@ import torch
 from ..errors import BadInput
 from .base import Family, Model
 from .detection import family_of_file
+from .flux import Flux
 from .hunyuan_dit import HunyuanDiT
 from .kolors import Kolors
 from .sd3 import StableDiffusion3
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
         Kolors(),
         StableDiffusion3(),
         HunyuanDiT(),
+        Flux(),
     )
 }
 
@@ -32,6 +34,7 @@ PIPELINES = {
     "KolorsPipeline": "kolors",
     "StableDiffusion3Pipeline": "sd3",
     "HunyuanDiTPipeline": "hunyuan_dit",
+    "FluxPipeline": "flux",
 }
 """diffusers' pipelines, by which folders say what they are."""
 

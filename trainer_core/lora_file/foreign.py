@@ -141,6 +141,7 @@ STANDARD = {
     "kolors": "Kolors",
     "sd3": "Stable Diffusion 3",
     "hunyuan_dit": "HunyuanDiT",
+    "flux": "Flux",
 }
 """The families that train here, as `guess_family` calls them."""
 

@@ -52,6 +52,7 @@ _TRANSFORMERS = {
             "use_style_cond_and_image_meta_size": False,
         },
     ),
+    "Flux": ("FluxTransformer2DModel", {"guidance_embeds": True}),
 }
 """diffusers' classes and their configurations. The table of positions is small: no LoRA has a part in it."""
 

@@ -219,6 +219,7 @@ def family_told(metadata: Mapping[str, str]) -> str | None:
         "sd3.5m": "Stable Diffusion 3.5 Medium",
         "sd3.5l": "Stable Diffusion 3.5 Large",
         "hunyuan_dit": "HunyuanDiT",
+        "flux1": "Flux",
     }
     return families.get(metadata.get("ss_base_model_version", ""))
 

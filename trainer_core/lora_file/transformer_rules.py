@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from . import hunyuan_names, sd3_names
+from . import flux_names, hunyuan_names, sd3_names
 
 ONE_TRAINER = "lora_transformer_{under}"
 """As OneTrainer writes them: kohya's form, with alphas."""
@@ -40,4 +40,9 @@ RULES = {
         sd3_names,
     ),
     "HunyuanDiT2DModel": Rules((), "", hunyuan_names, official=True),
+    "FluxTransformer2DModel": Rules(
+        ("transformer.{path}", "{path}", ONE_TRAINER, "lycoris_{under}"),
+        "FluxLoraLoaderMixin",
+        flux_names,
+    ),
 }
