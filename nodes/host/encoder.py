@@ -232,7 +232,7 @@ def _text_width(config: dict) -> int | None:
     """The width of text that a model takes, as the host's description of it says; None where it does not."""
     if "context_embedder_config" in config:
         return config["context_embedder_config"]["params"]["in_features"]
-    return config.get("context_dim")
+    return config.get("context_dim", config.get("context_in_dim"))
 
 
 def _signature(tensor: torch.Tensor) -> list[float]:

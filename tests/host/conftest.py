@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from diffusers import HunyuanDiT2DModel, SD3Transformer2DModel
+from diffusers import FluxTransformer2DModel, HunyuanDiT2DModel, SD3Transformer2DModel
 from safetensors.torch import save_file
+from transformers import T5TokenizerFast
 
 from trainer_core.families.clip_vocabulary.tokenizer import clip_tokenizer
+from trainer_core.families.t5_vocabulary.tokenizer import t5_tokenizer
 
 HERE = Path(__file__).parent
 WORKSPACE = Path.home() / "comfy" / "ComfyUI"
@@ -27,6 +29,7 @@ PROBES = (
     "sdxl_probe.py",
     "sd3_probe.py",
     "hunyuan_probe.py",
+    "flux_probe.py",
 )
 
 
@@ -148,6 +151,21 @@ def hunyuan_folders(host_home, save_random_hunyuan, in_hunyuan_names, tmp_path_f
         model = HunyuanDiT2DModel.from_pretrained(folder / "transformer")
         save_file(in_hunyuan_names(model.state_dict(), model.config), folder / "original.safetensors")
         found[version] = folder
+    return found
+
+
+@pytest.fixture(scope="session")
+def flux_folders(tmp_path_factory):
+    """Random FLUX.1 dev and schnell for flux_probe.py, their transformers under the original names, too."""
+    models, words = beside("../families/flux_models"), tmp_path_factory.mktemp("t5-words")
+    t5_tokenizer().save_pretrained(words)
+    found = {}
+    for name in ("dev", "schnell"):
+        found[name] = folder = tmp_path_factory.mktemp("flux") / name
+        t5_words = T5TokenizerFast.from_pretrained(words)
+        transformer = models.save(folder, clip_tokenizer(), t5_words, guided=name == "dev") / "transformer"
+        module = FluxTransformer2DModel.from_pretrained(transformer)
+        save_file(models.original(module.state_dict(), module.config), folder / "original.safetensors")
     return found
 
 
