@@ -32,11 +32,11 @@ def process_of(patcher, family: Family) -> Process:
                 return Diffusion.from_sigmas(sampling.sigmas.detach().cpu(), prediction, *usual)
     if known.CONST in parents and getattr(sampling, "noise_scale", 1.0) == 1.0:
         if known.ModelSamplingDiscreteFlow in parents:
-            return Flow({"shift": float(sampling.shift)}, family.patch, family.even)
+            return Flow({"shift": float(sampling.shift)}, family.patch, family.even_levels)
         if known.ModelSamplingFlux in parents:
             # The host samples by one shift at every size unless a node sets another; the base was taught by the size.
             told = {"shift": math.exp(sampling.shift)} if SAMPLING in patcher.object_patches else family.schedule
-            return Flow(told, family.patch, family.even)
+            return Flow(told, family.patch, family.even_levels)
     raise BadInput(
         f"model: samples by {' and '.join(parent.__name__ for parent in parents)}, for which there is no training. "
         "Wire the MODEL from before the ModelSampling node that set it"

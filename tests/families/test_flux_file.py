@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from trainer_core.errors import BadInput
 from trainer_core.families import registry
+from trainer_core.sampler import load_for_sampling
 
 
 @pytest.fixture(scope="module", params=["flux_clip_base", "schnell_clip_base"])
@@ -37,15 +38,19 @@ def test_one_file_in_original_names_predicts_what_its_folder_predicts(flux_model
 
 
 def test_a_file_in_plain_fp8_is_read_as_its_numbers_say(original, flux_clip_base, prompt, tmp_path):
-    rounded = {
-        key: tensor.to(torch.float8_e4m3fn) if tensor.ndim == 2 and "diffusion_model" in key else tensor
-        for key, tensor in original.items()
+    """The transformer and T5, as ComfyUI's flux1-dev-fp8 has them."""
+    rounded = ("model.diffusion_model.", "text_encoders.t5xxl.")
+    state = {
+        key: tensor.to(torch.float8_e4m3fn) if key.startswith(rounded) else tensor for key, tensor in original.items()
     }
-    save_file(rounded, tmp_path / "fp8.safetensors")
-    found, exact = (registry.load(str(path)) for path in (tmp_path / "fp8.safetensors", flux_clip_base))
-    assert {p.dtype for p in found.denoiser.parameters()} == {torch.float32}
+    save_file(state, tmp_path / "fp8.safetensors")
+    found, exact = (
+        load_for_sampling(str(path), None, device="cpu") for path in (tmp_path / "fp8.safetensors", flux_clip_base)
+    )
+    assert {parameter.dtype for parameter in found.denoiser.parameters()} == {torch.float32}
+    assert found.encoder.t5.model.dtype == torch.bfloat16
     error = (predicted(found, prompt) - predicted(exact, prompt)).square().mean().sqrt()
-    assert 0 < error < 0.1 * predicted(exact, prompt).std()
+    assert 0 < error < 0.2 * predicted(exact, prompt).std()
 
 
 @pytest.mark.parametrize(

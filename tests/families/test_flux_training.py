@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine import objective
+from trainer_core.engine.memory_estimate import Rehearsal
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.families import registry
 from trainer_core.lora_file.dialects import read_lora
@@ -188,3 +189,14 @@ def test_the_command_line_draws_with_it(go, dev, scion, flux_base, tmp_path):
     ]
     code, said, _ = scion("sample", *words, "--width", 64, "--height", 64, "--device", "cpu")
     assert code == 0 and (tmp_path / "a.png").is_file(), said
+
+
+def test_the_memory_of_a_step_is_rehearsed(dev, schnell):
+    for model in (dev, schnell):
+        config = LoRAConfig(rank=4)
+        lora.inject(model.denoiser, config, lora.targeted_modules(model.denoiser, config, model.family.targets), 0)
+        told = model.encoder.stack(model.encoder.encode_captions(["a ring"]))
+        rehearsal = Rehearsal(model, ObjectiveConfig(), torch.device("cpu"))
+        whole, saved = (rehearsal.step((1, 16, 8, 8), told, torch.float32, on).passing for on in (False, True))
+        lora.remove(model.denoiser)
+        assert 0 < saved < 0.7 * whole

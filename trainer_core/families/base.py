@@ -186,7 +186,7 @@ class Family(ABC):
     latent_channels: int
     patch: int = 1
     """So many latents a side are one token of the denoiser."""
-    even: bool = False
+    even_levels: bool = False
     """Of a flow: see `Flow`."""
     conditioned_on: tuple[str, ...]
     """Names of the tensors that a caption's conditioning has."""

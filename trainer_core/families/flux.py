@@ -52,7 +52,7 @@ class Flux(LatentFamily):
     component = "transformer"
     latent_channels = 16
     patch = 2
-    even = True
+    even_levels = True
     default_dialect = "diffusers"
     schedule = DEV
     conditioned_on = ("text", "pooled")
@@ -107,7 +107,7 @@ class Flux(LatentFamily):
         return Parts(states, configs | {"scheduler": schedule}, source.path)
 
     def _process(self, config: dict) -> Flow:
-        return Flow(config, self.patch, self.even)
+        return Flow(config, self.patch, self.even_levels)
 
     def _encoder(self, vae: AutoencoderKL, parts: Parts, source: Source) -> "FluxEncoder":
         if source.is_file:

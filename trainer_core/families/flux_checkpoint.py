@@ -66,7 +66,7 @@ def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict]]:
             key: value for key, value in clip.items() if key not in ("text_projection.weight", "logit_scale")
         }
         configs["text_encoder"] = text_config(parts["text_encoder"], projects=False)
-        parts["text_encoder_2"] = {key: value for key, value in own["text_encoder_2"].items() if key != "logit_scale"}
+        parts["text_encoder_2"] = own["text_encoder_2"]
         configs["text_encoder_2"] = t5_text.config_of(parts["text_encoder_2"])
     except KeyError as error:
         raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
