@@ -49,6 +49,16 @@ def test_a_foreign_sd15_file_is_recognised_and_tried_on_the_standard_model(tmp_p
     ]
 
 
+@pytest.mark.parametrize(("width", "family"), [(3072, "Flux"), (1536, "Stable Diffusion 3")])
+def test_blocks_of_two_streams_are_told_by_their_width(tmp_path, width, family):
+    name = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{name}.lora_A.weight": torch.ones(4, width), f"{name}.lora_B.weight": torch.ones(width, 4)}
+    write_tensors(tmp_path / "blocks", tensors)
+    found = inspect_file(tmp_path / "blocks")
+    assert found.family == family
+    assert [(report.reader, report.loaded) for report in found.readers] == [("ComfyUI", 1), ("diffusers", 1)]
+
+
 @pytest.mark.parametrize(
     ("version", "family", "readers"),
     [

@@ -79,7 +79,12 @@ def test_the_counts_of_full_unets_are_those_of_the_readers(family, modules, atte
 
 @pytest.mark.parametrize(
     ("family", "modules"),
-    [("Stable Diffusion 3", 341), ("Stable Diffusion 3.5 Medium", 393), ("Stable Diffusion 3.5 Large", 537)],
+    [
+        ("Stable Diffusion 3", 341),
+        ("Stable Diffusion 3.5 Medium", 393),
+        ("Stable Diffusion 3.5 Large", 537),
+        ("Flux", 504),
+    ],
 )
 def test_diffusers_names_of_transformers_load_everywhere_and_kohyas_in_comfyui(family, modules):
     target = standard_target(family)

@@ -115,7 +115,7 @@ def test_family_is_known_by_the_width_of_the_text_in_every_kind_that_tells_it(tm
         write_tensors(path, of_module(TEXT, parts))
         assert inspect_file(path).family == "Stable Diffusion 1.x"
     # Blocks say nothing of the inputs: then what the file says of itself counts.
-    for told, family in (("sd_v1", "Stable Diffusion 1.x"), ("flux1", None)):
+    for told, family in (("sd_v1", "Stable Diffusion 1.x"), ("flux1", "Flux"), ("wan", None)):
         blocks = of_module(TEXT, {"oft_blocks": drawn(80, 16, 16)})
         write_tensors(tmp_path / "oft", blocks, {"ss_base_model_version": told})
         assert inspect_file(tmp_path / "oft").family == family

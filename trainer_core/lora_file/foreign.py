@@ -100,7 +100,7 @@ def guess_family(shapes: Shapes) -> str | None:
     UNets are told apart by the width of the text that their cross-attention takes.
     """
     text = "\n".join(shapes)
-    if re.search(r"single_transformer_blocks|double_blocks|single_blocks", text):
+    if re.search(r"single_transformer_blocks|double_blocks|single_blocks", text) or _is_as_wide_as_flux(shapes):
         return "Flux"
     if re.search(r"joint_blocks|(transformer\.|lora_transformer_)transformer_blocks", text):
         return _stable_diffusion_3(text, shapes)
@@ -123,6 +123,16 @@ _HUNYUAN_WIDTH = 1408
 
 def _holds(width: int, shapes: Shapes) -> bool:
     return any(width in shape for shape in shapes.values())
+
+
+def _is_as_wide_as_flux(shapes: Shapes) -> bool:
+    """Its blocks of two streams are called as Stable Diffusion 3's in diffusers."""
+    return _holds(_FLUX, {key: shape for key, shape in shapes.items() if re.search(_IN_BLOCKS, key)})
+
+
+_IN_BLOCKS = r"transformer_blocks[._]\d+[._](attn|ff)[._]"
+_FLUX = 3072
+"""The width of its transformer."""
 
 
 def _stable_diffusion_3(text: str, shapes: Shapes) -> str:
