@@ -105,15 +105,21 @@ def test_a_shift_that_a_node_has_set_is_the_one_that_trains(flux_host, graph, fl
     assert in_graph.losses != pytest.approx(plain.losses, rel=1e-2)
 
 
-CASES = [("attention", "lora"), ("all", "lora"), ("attention", "lokr")]
+CASES = [
+    ("attention", "lora", "auto"),
+    ("all", "lora", "auto"),
+    ("all", "lora", "kohya-ldm"),
+    ("attention", "lokr", "auto"),
+]
 
 
-@pytest.mark.parametrize(("targets", "kind"), CASES)
+@pytest.mark.parametrize(("targets", "kind", "dialect"), CASES)
 def test_the_host_loads_all_of_the_file_and_computes_what_the_trainer_computed(
-    flux_host, graph, flux_folders, targets, kind
+    flux_host, graph, flux_folders, targets, kind, dialect
 ):
-    before, name = len(flux_host.log()), f"{targets}-{kind}"
-    prompt = graph_of(graph, config={**STRONG, "targets": targets, "adapter": kind, "alpha": 2.0})
+    before, name = len(flux_host.log()), f"{targets}-{kind}-{dialect}"
+    config = {**STRONG, "targets": targets, "adapter": kind, "alpha": 2.0, "output_dialect": dialect}
+    prompt = graph_of(graph, config=config)
     prompt["save"] = graph.node("ScionSaveLoRA", lora=("train", 0), name=name)
     run = graph.run_of(flux_host, flux_host.run(prompt))
     adapted = load_for_sampling(str(flux_folders["dev"]), str(run.file))

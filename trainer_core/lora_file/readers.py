@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from .dialects import module_keys
+from .dialects import OF_ORIGINALS, module_keys
 from .foreign import split_key
+from .fused import paths_of
 from .kinds import KINDS, fits, kind_of
 from .lora import ReaderReport, Target
-from .originals import shape_of
+from .originals import Originals, originals_of, shape_of
 from .transformer_rules import RULES
 
 CLIP_MODULES = (
@@ -160,12 +161,30 @@ def _diffusers(tensors: Mapping[str, torch.Tensor], target: Target) -> ReaderRep
         half = split_key(key)
         if half:
             modules.setdefault((component, half[0]), {})[half[1]] = tensor
-    loaded = [parts for module, parts in modules.items() if _fits(parts, target, module)]
-    # The converter renames, but it hands the same tensors on: so the file's own keys can be told.
-    reached = {id(tensor) for parts in loaded for tensor in parts.values()}
+    loaded = {module: parts for module, parts in modules.items() if _fits(parts, target, module)}
+    # The converter renames, but most often it hands the same tensors on: so the file's own keys can be told.
+    reached = {id(tensor) for parts in loaded.values() for tensor in parts.values()}
     reached_modules = {split_key(key)[0] for key, tensor in tensors.items() if id(tensor) in reached}
+    reached_modules |= _taken_apart(_modules(tensors), loaded, target)
     unmatched = [key for key in tensors if (split_key(key) or ("",))[0] not in reached_modules]
-    return ReaderReport("diffusers", len(loaded), total, unmatched)
+    return ReaderReport("diffusers", len(reached_modules), total, unmatched)
+
+
+def _taken_apart(
+    names: Mapping[str, Mapping[str, torch.Tensor]], loaded: Mapping[tuple[str, str], object], target: Target
+) -> set[str]:
+    """The names of a file's modules all of whose parts are loaded, where a converter has made new tensors of them."""
+    originals = originals_of("transformer", target) if "transformer" in target.modules else Originals()
+    known = {}
+    for dialect in OF_ORIGINALS:
+        known |= {key: path for (_, path), key in module_keys(dialect, target).items() if originals.names}
+    found = set()
+    for name in names:
+        path = known.get(name)
+        own = paths_of(originals.stacks[path]) if path in originals.stacks else [path]
+        if path and all(("transformer", part) in loaded for part in own):
+            found.add(name)
+    return found
 
 
 def _diffusers_keys(tensors: Mapping[str, torch.Tensor], target: Target) -> dict[tuple[str, str], torch.Tensor]:
