@@ -122,7 +122,10 @@ class TrainLoRA(io.ComfyNode):
         watching = observer.NodeObserver(cls.hidden.unique_id, workflow)
         with watching.present(), memory.ours(), running.notes_shown(), said_of_widgets(ALL):
             try:
-                loras = {"start_from": _written(start_lora, "start_lora"), "assistant": _assistant(assistant_lora, assistant_file)}
+                loras = {
+                    "start_from": _written(start_lora, "start_lora"),
+                    "assistant": _assistant(assistant_lora, assistant_file),
+                }
                 result = _trained(watching, model, dataset, config, held, clip, vae, loras, patched_model == BAKE)
             finally:
                 memory.release()

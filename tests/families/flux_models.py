@@ -5,12 +5,14 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from trainer_core.families import flux, flux_checkpoint
 from trainer_core.lora_file import flux_names
 from trainer_core.lora_file.fused import stacked
 
 TEXT, POOLED = 48, 64
 """Widths of T5's and CLIP's states."""
+DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+LEVELS = {True: {"shift": 3.0, "use_dynamic_shifting": True, **DYNAMIC}, False: {"shift": 1.0}}
+"""The noise levels of the released folders, by whether it is dev."""
 
 
 def drawn(module, seed):
@@ -48,8 +50,8 @@ def vae():
         block_out_channels=(32,) * 4,
         layers_per_block=1,
         latent_channels=16,
-        scaling_factor=flux_checkpoint.SCALING,
-        shift_factor=flux_checkpoint.SHIFT,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
@@ -86,7 +88,7 @@ def save(folder, clip_words, t5_words, guided=True, **changes):
         changes: of the transformer's configuration.
     """
     FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(flux.DEV if guided else flux.SCHNELL),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(LEVELS[guided]),
         vae=vae(),
         text_encoder=clip(clip_words),
         tokenizer=clip_words,

@@ -31,7 +31,10 @@ def recipe_of(pack, dataset):
         node, edges = pack("nodes.train_lora"), pack("nodes.edges")
         config = edges.TrainingConfig(dict(settings))
         with pack("nodes.widgets").said_of_widgets([*node.WIDGETS, *node.OF_CONFIG, *node.OF_DATASET]):
-            loras = {"start_from": node._written(start_lora, "start_lora"), "assistant": node._assistant(assistant, file)}
+            loras = {
+                "start_from": node._written(start_lora, "start_lora"),
+                "assistant": node._assistant(assistant, file),
+            }
             return node._recipe(node._Base("scion-tiny", None), dataset().args[0], config, held, loras)
 
     return make
