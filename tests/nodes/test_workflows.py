@@ -12,7 +12,10 @@ NOTES = ("MarkdownNote", "Note")
 CORE = {
     "CheckpointLoaderSimple": ({}, ["ckpt_name"], ["MODEL", "CLIP", "VAE"]),
     "CLIPTextEncode": ({"clip": "CLIP"}, ["text"], ["CONDITIONING"]),
+    "DualCLIPLoader": ({}, ["clip_name1", "clip_name2", "type", "device"], ["CLIP"]),
     "EmptyLatentImage": ({}, ["width", "height", "batch_size"], ["LATENT"]),
+    "EmptySD3LatentImage": ({}, ["width", "height", "batch_size"], ["LATENT"]),
+    "FluxGuidance": ({"conditioning": "CONDITIONING"}, ["guidance"], ["CONDITIONING"]),
     "KSampler": (
         {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"},
         ["seed", "control_after_generate", "steps", "cfg", "sampler_name", "scheduler", "denoise"],
@@ -20,6 +23,8 @@ CORE = {
     ),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, [], ["IMAGE"]),
     "PreviewImage": ({"images": "IMAGE"}, [], ["IMAGE"]),
+    "UNETLoader": ({}, ["unet_name", "weight_dtype"], ["MODEL"]),
+    "VAELoader": ({}, ["vae_name"], ["VAE"]),
     "SaveImage": ({"images": "IMAGE"}, ["filename_prefix"], ["IMAGE"]),
 }
 SAMPLING = {
@@ -78,8 +83,11 @@ def fits(kind, wanted):
 
 def test_there_is_an_example_for_the_built_in_base_and_one_for_each_family():
     assert NAMES == [
+        "Train a LoRA on Flux and sample with it",
+        "Train a LoRA on HunyuanDiT and sample with it",
         "Train a LoRA on Kolors and sample with it",
         "Train a LoRA on an SD1.5 checkpoint and sample with it",
+        "Train a LoRA on an SD3 checkpoint and sample with it",
         "Train a LoRA on an SDXL checkpoint and sample with it",
         "Train a LoRA with the built-in base",
     ]
@@ -89,13 +97,15 @@ def test_the_large_families_train_with_less_memory_and_are_drawn_at_their_own_si
     """Kolors' nodes leave the size at 0, the base's own."""
     scripts = {name: json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
     saving = {name: script["3"]["inputs"].get("gradient_checkpointing", False) for name, script in scripts.items()}
-    assert [name for name in NAMES if saving[name]] == [NAMES[0], NAMES[2]]
+    assert [name for name in NAMES if saving[name]] == [
+        name for name in NAMES if "SD1.5" not in name and "built-in" not in name
+    ]
     sizes = {name: script.get("9", {}).get("inputs", {}).get("width", 0) for name, script in scripts.items()}
-    assert list(sizes.values()) == [0, 512, 1024, 96]
+    assert list(sizes.values()) == [1024, 1024, 0, 512, 1024, 1024, 96]
 
 
 def test_kolors_trains_and_draws_without_the_outputs_that_comfyui_cannot_use():
-    script = json.loads((FOLDER / "api" / f"{NAMES[0]}.json").read_text(encoding="utf-8"))
+    script = json.loads((FOLDER / "api" / f"{NAMES[2]}.json").read_text(encoding="utf-8"))
     assert script["1"]["inputs"] == {
         "base": "Hugging Face id (below)",
         "hub_id": "Kwai-Kolors/Kolors-diffusers",
@@ -134,7 +144,7 @@ def test_script_gives_every_required_input(script, pack):
             assert needed <= set(node["inputs"]), node["class_type"]
         else:
             sockets, widgets, _ = CORE[node["class_type"]]
-            assert {*sockets, *widgets} - {"control_after_generate"} == set(node["inputs"]), node["class_type"]
+            assert {*sockets, *widgets} - {"control_after_generate", "device"} == set(node["inputs"]), node["class_type"]
 
 
 def test_script_links_outputs_to_inputs_of_their_kind(script, kinds):
