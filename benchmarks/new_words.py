@@ -69,11 +69,11 @@ def main() -> None:
         write_dataset(dataset, asked.shape)
         print(f"the base's own word, {asked.shape}: {seen(asked.shape, asked.shape, [])} of {DRAWN}", flush=True)
         begun = trained(Path(place) / "begun", dataset, 1e-12, 1)
-        words = [read_word(path) for path in begun.words]
+        words = [read_word(path) for path in begun.made.words]
         print(f"the new word as it begins: {seen(asked.shape, WORD, words)} of {DRAWN}", flush=True)
         for rate in asked.rates:
             result = trained(Path(place) / f"{rate:g}", dataset, rate, asked.steps)
-            words = [read_word(path) for path in result.words]
+            words = [read_word(path) for path in result.made.words]
             losses = [
                 line["validation"] for line in metrics.read(result.folder / "metrics.jsonl") if "validation" in line
             ]

@@ -119,7 +119,7 @@ def compare_once(ours: Ours, plain: Plain, batch) -> tuple[float, float]:
             theirs[name].copy_(parameter)
     names = [(0, key, i) for i, key in enumerate(batch.keys)]
     drawn = objective.draw(recipe.objective, batch.latents, 1000, 0, "training", names)
-    told = ours.trainer.conditioning(batch.conditioning)
+    told = ours.trainer.conditioning(batch)
     loss = objective.losses(recipe.objective, model, ours.trainer.modules.denoiser, batch.latents, told, drawn).mean()
     reference = plain.loss(batch.latents, told["text"], drawn.noise, drawn.timesteps)
     loss.backward()
@@ -146,7 +146,7 @@ def measure(case: str, photos: Path, blocks: int) -> None:
     loaded = [dataset.load(ours.trainer.order.batch(i)) for i in range(ours.trainer.order.batches_per_epoch)]
     if any(len(b.keys) != batch for b in loaded):
         raise SystemExit(f"{len(scan.items)} pictures are no multiple of {batch}: short batches would spoil the times")
-    batches = [(b.latents, ours.trainer.conditioning(b.conditioning)["text"]) for b in loaded]
+    batches = [(b.latents, ours.trainer.conditioning(b)["text"]) for b in loaded]
     plain = Plain(twin, recipe, batches, model, list(lora.layers(model.denoiser)))
     loss_off, gradient_off = compare_once(ours, plain, loaded[0])
     times = {"ours": [], "plain": []}

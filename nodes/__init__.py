@@ -1,5 +1,6 @@
 """ComfyUI's nodes: each is a schema, checks, and one call into the engine; the host itself is met in `host` alone."""
 
+from .apply_decorator import ApplyDecoratorTokens
 from .apply_lora import ApplyLoRA
 from .host import routes
 from .host.api import ComfyExtension
@@ -17,6 +18,7 @@ NODES = [
     TrainLoRA,
     SaveLoRA,
     ApplyLoRA,
+    ApplyDecoratorTokens,
     SampleTrainingModel,
 ]
 

@@ -73,12 +73,17 @@ class LoraModel(dict):
         self.target = target
         """The shapes of the model it was trained on, by which its keys can be named anew."""
         self.words = tuple(words)
-        """New words that were trained with it; alone, where there are no tensors."""
+        """New words that were trained with it."""
 
     def __repr__(self) -> str:
         # The host prints a node's inputs when it fails.
         words = f", {len(self.words)} new words" if self.words else ""
         return f"LoraModel({self.name!r}, {len(self)} tensors{words})"
+
+
+def has_lora(lora: Mapping[str, "torch.Tensor"]) -> bool:
+    """Whether there is a LoRA in it; in ours there is none where new words or a decorator have learned alone."""
+    return bool(lora) or not isinstance(lora, LoraModel)
 
 
 def digest_of(tensors: Mapping[str, "torch.Tensor"]) -> str:

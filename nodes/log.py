@@ -30,7 +30,7 @@ class LogObserver:
                 log.warning("Scion: %s", event.message)
             case Finished():
                 status = f"{event.status} early ({event.early})" if event.early else event.status
-                made = ", ".join(map(str, filter(None, [event.lora, *event.words]))) or "no file"
+                made = ", ".join(map(str, event.made.files)) or "no file"
                 log.info("Scion: %s at step %d of %d: %s", status, event.step, event.total, made)
 
     def _steps(self, event: Steps) -> None:

@@ -1,13 +1,14 @@
-"""SaveLoRA: a LoRA into the host's loras folder, and the new words that it was trained with beside the embeddings."""
+"""SaveLoRA: a LoRA and a decorator into the host's loras folder, and new words beside the embeddings."""
 
 import logging
 from pathlib import Path
 
 from ..trainer_core import recipe
+from ..trainer_core.adapters.decorator_config import ENDING
 from ..trainer_core.errors import BadInput
-from .edges import digest_of
+from .edges import digest_of, has_lora
 from .host import paths
-from .host.api import LORA_MODEL, ExecutionBlocker, io
+from .host.api import DECORATOR, LORA_MODEL, ExecutionBlocker, io
 
 log = logging.getLogger("scion")
 
@@ -24,11 +25,17 @@ class SaveLoRA(io.ComfyNode):
             display_name="Save LoRA (Scion)",
             category="Scion",
             description="Writes a LoRA into ComfyUI's loras folder, where every LoRA loader lists it at once; new "
-            "words that were trained with it go into the embeddings folder, for prompts that say embedding:NAME.",
+            "words that were trained with it go into the embeddings folder, for prompts that say embedding:NAME, a "
+            "decorator beside the LoRA.",
             search_aliases=["scion", "export lora", "write lora"],
             is_output_node=True,
             inputs=[
                 LORA_MODEL.Input("lora", tooltip="From Train LoRA, or from ComfyUI's own training node"),
+                DECORATOR.Input(
+                    "decorator",
+                    optional=True,
+                    tooltip="From Train LoRA; saved beside the LoRA, for Apply Decorator Tokens",
+                ),
                 io.String.Input(
                     "name",
                     default="",
@@ -64,15 +71,14 @@ class SaveLoRA(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, lora, name="", existing=NUMBER, dialect=AS_IT_IS):
+    def execute(cls, lora, decorator=None, name="", existing=NUMBER, dialect=AS_IT_IS):
         from .host.running import announce_lora
 
         words = [_saved_word(word, existing) for word in getattr(lora, "words", ())]
         told = f"New words: {', '.join(words)}" if words else ""
-        listed, said = "", ""
-        if lora or not words:
-            listed, said = _saved(lora, name, existing, dialect)
-        said = "\n".join(filter(None, [said, told]))
+        listed, said = _saved(lora, name, existing, dialect) if has_lora(lora) else ("", "")
+        beside = _saved_decorator(decorator, name, listed, existing) if decorator is not None else ""
+        said = "\n".join(filter(None, [said, told, beside])) or "Nothing to save: no LoRA was trained"
         announce_lora(listed, said, cls.hidden.unique_id)
         log.info("Scion: %s", said.replace("\n", "; "))
         return io.NodeOutput(listed or ExecutionBlocker(None), ui={"text": [said]})
@@ -89,6 +95,19 @@ def _saved(lora, name: str, existing: str, dialect: str) -> tuple[str, str]:
     path, there = _written(wanted, existing, tensors, metadata, "LoRA")
     listed = paths.lora_listed(path)
     return listed, f"{'Already there' if there else 'Saved'}: {listed}"
+
+
+def _saved_decorator(decorator, name: str, listed: str, existing: str) -> str:
+    """Writes a decorator under the name that the LoRA has got, if there is one; what a person should know.
+
+    Raises:
+        BadInput: another file has its name, and nothing else is allowed.
+    """
+    from ..trainer_core.lora_file.decorator import to_tensors
+
+    wanted = paths.lora_file(listed or name.strip() or decorator.name or "lora", ENDING)
+    path, there = _written(wanted, existing, to_tensors(decorator.weight), decorator.metadata, "decorator")
+    return f"Decorator {'already there' if there else 'saved'}: {paths.lora_listed(path)}"
 
 
 def _saved_word(word, existing: str) -> str:

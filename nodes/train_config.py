@@ -87,6 +87,10 @@ WIDGETS = [
     Widget("words_alone", "words.alone", advanced=True),
     Widget("attention_backend", "run.attention_backend", advanced=True),
     Widget("trained_guidance", "objective.guidance", advanced=True),
+    Widget("decorator_tokens", "decorator.num_tokens", advanced=True),
+    Widget("decorator_scale", "decorator.initial_scale", advanced=True),
+    Widget("decorator_learning_rate", "decorator.learning_rate", advanced=True),
+    Widget("decorator_alone", "decorator.alone", advanced=True),
 ]
 """Workflows store widget values by their position: new ones go to the end."""
 

@@ -8,6 +8,7 @@ from ..trainer_core.errors import BadInput
 from .edges import LoraModel, TrainingModel, digest_of
 from .host import paths
 from .host.api import (
+    DECORATOR,
     LORA_MODEL,
     LOSS_MAP,
     TRAINING_CONFIG,
@@ -91,6 +92,9 @@ class TrainLoRA(io.ComfyNode):
                 io.Image.Output(display_name="samples", tooltip="The pictures of the last preview"),
                 io.Image.Output(display_name="loss_plot", tooltip="The loss over the run, as a picture"),
                 io.String.Output(display_name="run_folder", tooltip="Where checkpoints, previews and the recipe lie"),
+                DECORATOR.Output(
+                    display_name="decorator", tooltip="For Apply Decorator Tokens and Save LoRA, if one was trained"
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
@@ -239,14 +243,14 @@ def _written(lora, socket: str) -> Path | None:
     """The LoRA as a file, which a resumed run, or one elsewhere, can read again; None where none is wired.
 
     Raises:
-        BadInput: it holds new words alone.
+        BadInput: there is no LoRA in it.
     """
     from ..trainer_core.lora_file.safe_io import write_tensors
 
     if lora is None:
         return None
     if not lora:
-        raise BadInput(f"{socket}: holds new words and no LoRA, so there is nothing to take from it; leave it unwired")
+        raise BadInput(f"{socket}: holds no LoRA, so there is nothing to take from it; leave it unwired")
     path = paths.runs() / "start" / f"{digest_of(lora)[:16]}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,21 +262,24 @@ def _outputs(result):
     """What a finished run gives, read from its folder: the same whether it was trained now or long ago."""
     from ..trainer_core.engine import charts, metrics
     from ..trainer_core.engine.run_folder import RunFolder
+    from ..trainer_core.lora_file.decorator import read_decorator
     from ..trainer_core.lora_file.safe_io import read_tensors
     from ..trainer_core.lora_file.words import read_word
     from .host.pictures import read_pictures, shown
 
     folder = RunFolder(result.folder)
     tensors, metadata = read_tensors(result.lora) if result.lora else ({}, {})
-    name, words = result.lora.stem if result.lora else "", [read_word(path) for path in result.words]
+    name, words = result.lora.stem if result.lora else "", [read_word(path) for path in result.made.words]
     losses = [line["loss"] for line in metrics.read(folder.metrics) if line.get("loss") is not None]
     samples = charts.numbered(folder.samples)
     blocked = ExecutionBlocker(None)
+    no_decorator = ExecutionBlocker("decorator: none was trained; set decorator_tokens of LoRA Train Config")
     return io.NodeOutput(
         LoraModel(tensors, metadata, name, result.target, words),
         {"loss": losses},
         read_pictures(samples) if samples else blocked,
         read_pictures([folder.loss_plot]) if folder.loss_plot.is_file() else blocked,
         str(result.folder),
+        read_decorator(result.made.decorator) if result.made.decorator else no_decorator,
         ui={"images": shown(samples), "scion": [{"run": result.folder.name, "status": result.status}]},
     )

@@ -72,6 +72,9 @@ ANOTHER: Mapping = {
     "words.learning_rate": 1e-2,
     "words.weight_decay": 0.1,
     "words.alone": True,
+    "decorator.initial_scale": 0.1,
+    "decorator.learning_rate": 1e-3,
+    "decorator.alone": True,
     "adapter.kind": "loha",
     "adapter.text_encoder": "on",
     "output.dialect": "kohya",
@@ -112,8 +115,8 @@ def told(result):
 def test_a_run_is_the_same_to_the_last_bit_whatever_the_ignored_settings_are(train, make_recipe):
     plain = make_recipe(BESIDE_ALL)
     beside = {rule.id for rule in IGNORED if not rule.holds(values_of(plain))}
-    # What a LoRA alone has is of tests/engine/test_new_words.py.
-    of_a_lora = {rule.setting for rule in IGNORED if "words.alone" in rule.when}
+    # What a LoRA alone has is of tests/engine/test_new_words.py and test_decorator.py.
+    of_a_lora = {rule.setting for rule in IGNORED if {"words.alone", "decorator.alone"} & set(rule.when)}
     told_apart = {rule.id for rule in IGNORED if rule.setting in of_a_lora}
     assert beside == {"dataset.trigger@dataset.regularisation", *told_apart} and len(of_a_lora) == 5
     ignored = {rule.setting for rule in IGNORED} - {"dataset.trigger", *of_a_lora}

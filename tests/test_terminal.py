@@ -8,6 +8,7 @@ import torch
 from trainer_core.engine.events import (
     Checkpointed,
     Finished,
+    Made,
     Previewed,
     Scanned,
     Started,
@@ -53,7 +54,7 @@ def test_without_a_terminal_there_are_sentences_and_about_ten_lines_of_steps(cap
     terminal.on(Previewed(100, tmp_path / "a.png", ["x"], torch.zeros(1, 8, 8, 3)))
     terminal.on(Checkpointed(100, tmp_path / "step-100"))
     terminal.on(Warned("careful"))
-    terminal.on(Finished("finished", 100, 100, tmp_path / "x.safetensors", ["56 of 56 modules load in ComfyUI"]))
+    terminal.on(Finished("finished", 100, 100, Made(tmp_path / "x.safetensors"), ["56 of 56 modules load in ComfyUI"]))
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert lines[:3] == ["5 pictures", "1 note", "Training 100 steps: 12,345 numbers in 56 modules, fp32 on cpu"]
@@ -75,7 +76,7 @@ def test_in_a_terminal_one_bar_shows_step_loss_speed_and_time_left(capsys, tmp_p
     terminal.on(steps(41))
     terminal.on(Warned("in between"))
     terminal.on(steps(100, loss=1.5))
-    terminal.on(Finished("stopped", 100, 200, None, ["Go on with: scion train"]))
+    terminal.on(Finished("stopped", 100, 200, Made(), ["Go on with: scion train"]))
     told = capsys.readouterr()
     assert "Going on at step 40 of 100" in told.out and "in between" in told.out
     assert "encoding " in told.err
@@ -85,7 +86,7 @@ def test_in_a_terminal_one_bar_shows_step_loss_speed_and_time_left(capsys, tmp_p
 
 def test_a_run_that_finished_early_says_why(capsys):
     why = "the validation loss has not improved since step 40"
-    Terminal(quiet=True).on(Finished("finished", 60, 100, None, [], why))
+    Terminal(quiet=True).on(Finished("finished", 60, 100, Made(), [], why))
     assert capsys.readouterr().out == f"\nFinished early: step 60 of 100, {why}\n"
 
 

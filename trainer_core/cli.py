@@ -81,7 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     _train(commands)
     _sample(commands)
 
-    inspect = commands.add_parser("inspect", help="what a file of a LoRA or a new word holds, and who loads it")
+    inspect = commands.add_parser(
+        "inspect", help="what a file of a LoRA, a new word or a decorator holds, and who loads it"
+    )
     inspect.add_argument("file", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="for programs")
 
@@ -176,6 +178,14 @@ def _sample(commands) -> None:
         metavar="FILE",
         help="a new word (textual inversion) for prompts; may be given many times. Those that lie beside the LoRA of "
         "their run are taken by themselves",
+    )
+    sample.add_argument(
+        "--decorator",
+        metavar="FILE",
+        help="a decorator, which follows every prompt; that which lies beside the LoRA of its run is taken by itself",
+    )
+    sample.add_argument(
+        "--decorator-strength", type=float, default=1.0, help="of the decorator; 0 = without (default: %(default)s)"
     )
     sample.add_argument("--strength", type=float, default=1.0, help="of the LoRA (default: %(default)s)")
     sample.add_argument("--prompt", action="append", required=True, help="may be given many times")

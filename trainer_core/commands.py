@@ -126,7 +126,7 @@ def sample(given: Namespace) -> int:
     words = _words(given)
     try:
         told = given.prompt, config.negative
-        how = given.strength, given.device, given.precision, words
+        how = given.strength, given.device, given.precision, words, _decorator(given), given.decorator_strength
         model, entries = load_with_prompts(given.base, given.lora, *told, *how)
         size = config.width or model.resolution, config.height or model.resolution
         pictures = sampling.draw(model, given.prompt, config, *size, entries=entries)
@@ -151,6 +151,20 @@ def _words(given: Namespace) -> list:
             said = f"Warning: {given.lora} was trained with the new word {name}, whose file is not beside it"
             print(f"{said}; name it with --words FILE")
     return beside + named
+
+
+def _decorator(given: Namespace):
+    """The decorator that was named, else that of the LoRA's run, which lies beside it; None for none."""
+    from .lora_file.decorator import read_decorator
+    from .sampler import decorator_beside
+
+    if given.decorator or not given.lora:
+        return read_decorator(given.decorator) if given.decorator else None
+    found, missing = decorator_beside(given.lora)
+    if missing and given.decorator_strength:
+        said = f"Warning: {given.lora} was trained with the decorator {missing}, which is not beside it"
+        print(f"{said}; name it with --decorator FILE")
+    return found
 
 
 def _picture_paths(given: Namespace, seed: int) -> list[Path]:

@@ -58,6 +58,7 @@ NO, OFF, EMPTY = Among((0,)), Among((False,)), Among(("",))
 ON, SET = Among((True,)), Other((0,))
 WRITTEN = Other(("",))
 NONE = Among(([],))
+GIVEN = Other((None,))
 
 
 def _kinds(*names: str) -> Among:
@@ -126,7 +127,13 @@ RULES = (
     ),
     Rule("words.learning_rate", _named(*FINDS_RATE), "This optimizer finds one rate for all", (None,)),
     *(
-        Rule(name, {"words.alone": ON}, "The new words alone learn: there is no LoRA", idle)
+        Rule(f"decorator.{name}", {"decorator.num_tokens": NO}, "There is no decorator", (usual,))
+        for name, usual in (("initial_scale", 1), ("learning_rate", None), ("alone", False))
+    ),
+    Rule("decorator.learning_rate", _named(*FINDS_RATE), "This optimizer finds one rate for all", (None,)),
+    *(
+        Rule(name, {f"{part}.alone": ON}, f"{who} without a LoRA", idle)
+        for part, who in (("words", "New words learn"), ("decorator", "The decorator learns"))
         for name, idle in (
             ("adapter.rank", None),
             ("adapter.alpha", None),
@@ -145,13 +152,28 @@ RULES = (
         "optimizer.learning_rate",
         {
             "words.alone": ON,
+            "decorator.num_tokens": NO,
             "optimizer.name": Other(FINDS_RATE),
             "optimizer.custom": EMPTY,
             "optimizer.schedule": Other(("polynomial",)),
         },
         "The new words have a learning rate of their own",
     ),
-    Rule("optimizer.weight_decay", {"words.alone": ON}, "The new words have a weight decay of their own"),
+    Rule(
+        "optimizer.learning_rate",
+        {
+            "decorator.alone": ON,
+            "decorator.learning_rate": GIVEN,
+            "optimizer.custom": EMPTY,
+            "optimizer.schedule": Other(("polynomial",)),
+        },
+        "The decorator has a learning rate of its own",
+    ),
+    Rule(
+        "optimizer.weight_decay",
+        {"words.alone": ON, "decorator.num_tokens": NO},
+        "The new words have a weight decay of their own",
+    ),
     Rule("run.epochs", {"run.steps": SET}, "The run goes by steps; to go by epochs set run.steps to 0", (0,)),
     Rule("run.steps", {"run.epochs": SET}, "The run goes by epochs; to go by steps set run.epochs to 0", (0,)),
     Rule("optimizer.name", {"optimizer.custom": WRITTEN}, "optimizer.custom is used instead"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import options, presets
+from .adapters.decorator_config import DecoratorConfig
 from .adapters.lora_config import PAIRS, LoRAConfig
 from .adapters.words_config import WordsConfig, stem
 from .data.config import DatasetConfig
@@ -46,6 +47,7 @@ class Recipe:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     adapter: LoRAConfig = field(default_factory=LoRAConfig)
     words: WordsConfig = field(default_factory=WordsConfig)
+    decorator: DecoratorConfig = field(default_factory=DecoratorConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -61,7 +63,7 @@ class Recipe:
         found = [*options.problems_of(self), *self._at_odds(dataset_known)]
         if not self.base.strip():
             found.append("base: is empty; name a model, such as scion-tiny")
-        return found + self._kind_problems() + self._words_problems()
+        return found + self._kind_problems() + self._words_problems() + self._alone_problems()
 
     def _kind_problems(self) -> list[str]:
         """What other parts ask that the adapter's kind cannot do."""
@@ -79,25 +81,32 @@ class Recipe:
         return found
 
     def _words_problems(self) -> list[str]:
-        """What new words cannot be called beside other files, and what is asked of a LoRA where they learn alone."""
+        """What new words cannot be called beside other files."""
         found, words = [], self.words
-        taken = RESERVED if words.alone else (*RESERVED, self.output.name.lower())
+        taken = (*RESERVED, self.output.name.lower()) if self.has_lora else RESERVED
         for name in words.names:
             if stem(name).lower() in taken:
                 found.append(
                     f"words.names: the file of {name} would be {stem(name)}.safetensors, as another file of the run "
                     "is; choose another word, or another output.name"
                 )
-        if words.learn and words.learning_rate is not None and self.optimizer.kind.finds_rate:
-            found.append(
-                f"words.learning_rate: {words.learning_rate:g}, but {self.optimizer.chosen} finds one learning rate "
-                "for all; leave it empty"
-            )
-        if words.alone:
-            found += [
-                f"{name}: {said}, but words.alone is on, so there is no LoRA; set it to false, or leave this as it was"
-                for name, said in self._of_a_lora().items()
-            ]
+        return found
+
+    def _alone_problems(self) -> list[str]:
+        """What is asked of a LoRA where others learn without one, and of others what the optimiser does not do."""
+        found = []
+        for name, part in (("words", self.words), ("decorator", self.decorator)):
+            if part.learning_rate is not None and self.optimizer.kind.finds_rate:
+                found.append(
+                    f"{name}.learning_rate: {part.learning_rate:g}, but {self.optimizer.chosen} finds one learning "
+                    "rate for all; leave it empty"
+                )
+            if part.alone:
+                found += [
+                    f"{setting}: {said}, but {name}.alone is on, so there is no LoRA; set it to false, or leave this "
+                    "as it was"
+                    for setting, said in self._of_a_lora().items()
+                ]
         return found
 
     def _of_a_lora(self) -> dict[str, str]:
@@ -137,6 +146,11 @@ class Recipe:
         if self.output.checkpoint == "best" and not run.keep_best:
             found.append("output.checkpoint: 'best', but the best checkpoint is not kept; set run.keep_best to true")
         return found
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether there is an adapter; else new words or a decorator learn without one."""
+        return not (self.words.alone or self.decorator.alone)
 
     @property
     def encodes_live(self) -> bool:

@@ -63,7 +63,8 @@ class Terminal:
         begun = f"Going on at step {event.step} of {event.total}" if event.step else f"Training {event.total} steps"
         words = f"{event.words} new word{'s' if event.words > 1 else ''}" if event.words else ""
         modules = f"{event.modules} modules" if event.modules else ""
-        where = " and ".join(filter(None, (modules, words)))
+        decorator = "the decorator" if event.tokens else ""
+        where = " and ".join(filter(None, (modules, words, decorator)))
         self.say(f"{begun}: {event.parameters:,} numbers in {where}, {event.precision} on {event.device}")
 
     def _steps(self, event: Steps) -> None:
@@ -99,10 +100,8 @@ class Terminal:
         if event.early:
             head = "Finished early"
         self.say(f"\n{head}: step {event.step} of {event.total}" + (f", {event.early}" if event.early else ""))
-        if event.lora:
-            self.say(f"LoRA: {event.lora}")
-        for path in event.words:
-            self.say(f"New word: {path}")
+        for line in event.made.lines:
+            self.say(line)
         for line in event.lines:
             self.say(f"  {line}")
 

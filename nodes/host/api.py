@@ -8,9 +8,11 @@ TRAINING_DATASET = io.Custom("TRAINING_DATASET")
 TRAINING_CONFIG = io.Custom("TRAINING_CONFIG")
 LORA_MODEL = io.Custom("LORA_MODEL")
 LOSS_MAP = io.Custom("LOSS_MAP")
-"""The last two are the host's own: its training nodes and ours take each other's."""
+"""These two are the host's own: its training nodes and ours take each other's."""
+DECORATOR = io.Custom("DECORATOR")
 
 __all__ = [
+    "DECORATOR",
     "LORA_MODEL",
     "LOSS_MAP",
     "TRAINING_CONFIG",

@@ -7,6 +7,7 @@ import comfy.lora_convert
 import comfy.sd
 
 from ...trainer_core.errors import BadInput
+from ..edges import has_lora
 from .api import ExecutionBlocker
 from .words import with_words
 
@@ -21,7 +22,7 @@ def apply(model, clip, lora, strength_model: float, strength_clip: float) -> tup
         BadInput: no key of the LoRA belongs to a layer of the model or the text encoder.
     """
     words = getattr(lora, "words", ())
-    if lora or not words:
+    if has_lora(lora):
         _refuse_foreign(model, clip, lora)
     if clip is None and (words or _of_text(lora)):
         held = "new words" if words else "a part for the text encoder"

@@ -178,19 +178,21 @@ class NodeObserver:
         self._send("preview", step=event.step, name=event.path.name, **shown)
 
     def _finished(self, event: Finished) -> None:
-        made = [*filter(None, [event.lora]), *event.words]
+        made = event.made.files
         if made:  # of a run that was finished before, this is the first that is known of it
             folder = made[0].parent
             self._training.run = folder.name
             if not workflow_file.is_kept(folder):
                 self._keep_workflow(folder)
+        # Its name is told beside the LoRA's, which the page shows.
+        decorator = [f"Decorator: {event.made.decorator.name}"] if event.made.decorator else []
         self._send(
             "finished",
             status=event.status,
             step=event.step,
             total=event.total,
             lora=made[0].name if made else None,
-            lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines],
+            lines=[*([f"It ended early, {event.early}."] if event.early else []), *event.lines, *decorator],
             early=bool(event.early),
             by_hand=event.early == BY_HAND,
             trained=self._bar is not None,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...trainer_core.adapters.decorator_config import ENDING
 from ...trainer_core.errors import BadInput
 
 NAME = r'[^/\\\x00-\x1f<>:"|?*]'
@@ -20,11 +21,18 @@ def checkpoint(name: str) -> str:
 
 
 def lora_names() -> list[str]:
-    return folder_paths.get_filename_list("loras")
+    """LoRAs, without the decorators that lie beside them."""
+    return [name for name in folder_paths.get_filename_list("loras") if not name.endswith(ENDING)]
 
 
 def lora(name: str) -> str:
+    """The file of a LoRA, or of what lies beside LoRAs, by its name in the host's lists."""
     return folder_paths.get_full_path_or_raise("loras", name)
+
+
+def decorator_names() -> list[str]:
+    """Files of decorators among the host's LoRAs, beside which they lie."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(ENDING)]
 
 
 def diffusers_names() -> list[str]:
@@ -76,11 +84,12 @@ def run_by_id(run: str) -> Path | None:
     return folder if (folder / "run.json").is_file() else None
 
 
-def lora_file(name: str) -> Path:
-    """Where a LoRA of this name is written: in the host's first `loras` folder.
+def lora_file(name: str, ending: str = ".safetensors") -> Path:
+    """Where a LoRA of this name, or what lies beside it, is written: in the host's first `loras` folder.
 
     Args:
         name: may begin with subfolders, and end in .safetensors.
+        ending: of the file's name.
 
     Raises:
         BadInput: it leads out of the folder, or cannot be a file's name.
@@ -93,7 +102,7 @@ def lora_file(name: str) -> Path:
             "- and _, with / for a subfolder"
         )
     root = Path(folder_paths.get_folder_paths("loras")[0])
-    path = root.joinpath(*parts[:-1], f"{parts[-1]}.safetensors")
+    path = root.joinpath(*parts[:-1], f"{parts[-1]}{ending}")
     if not path.resolve().is_relative_to(root.resolve()):
         raise BadInput(f"name: {name!r} leads out of {root}; choose another")
     return path

@@ -159,5 +159,5 @@ def _step(state: RunState, told: int) -> int:
 
 
 def _lora(folder: RunFolder, state: RunState) -> str | None:
-    """The LoRA's file, or where new words have learned alone the first of theirs."""
-    return next((name for name in state.files if (folder.path / name).is_file()), None)
+    """The LoRA's file, or where others have learned without one the first of theirs."""
+    return next((path.name for path in state.made(folder.path).files if path.is_file()), None)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from trainer_core.data.dataset import Dataset
 from trainer_core.data.scan import scan_folder
-from trainer_core.engine import learning_parts, learning_words, metrics
+from trainer_core.engine import learning_decorator, learning_parts, learning_words, metrics
 from trainer_core.engine.device import PRECISIONS
 from trainer_core.engine.isolation import isolated
 from trainer_core.engine.trainer import Trainer
@@ -83,9 +83,10 @@ def make_trainer(make_recipe):
             model.family.sized,
         )
         assert dataset.encode(model.encoder)
-        learners = [] if recipe.words.alone else learning_parts.planned(model, asked)
+        learners = learning_parts.planned(model, asked) if recipe.has_lora else []
         learning_parts.put(learners, recipe.run.seed, {})
         learning_words.put(model, recipe.words, recipe.run.seed)
+        learning_decorator.put(model, recipe.decorator, recipe.run.seed)
         numbers = torch.Generator().manual_seed(9)
         with torch.no_grad():
             for name, parameter in learning_parts.parameters(model).items():

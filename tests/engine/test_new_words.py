@@ -205,7 +205,7 @@ TORTURE = {
 
 
 def word_tensors(result):
-    return [load_file(path) for path in result.words]
+    return [load_file(path) for path in result.made.words]
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -238,11 +238,11 @@ def test_words_alone_leave_their_files_and_no_lora_and_a_finished_run_is_returne
     assert (snapshot(model.encoder.text_encoders["te"]), snapshot(model.denoiser)) == before
     assert not model.encoder.words
     files = [result.folder / "my-cat.safetensors", result.folder / "zorb.safetensors"]
-    assert result.lora is None and list(result.words) == files == heard.of(Finished)[0].words
+    assert result.lora is None and list(result.made.words) == files == list(heard.of(Finished)[0].made.words)
     assert sorted(result.folder.glob("*.safetensors")) == files
     assert heard.of(Previewed) and heard.of(Started)[0].modules == 0
     again, heard = train(asked, model=model)
-    assert not heard.of(Started) and (again.lora, again.words) == (None, result.words)
+    assert not heard.of(Started) and (again.lora, again.made.words) == (None, result.made.words)
     files[1].unlink()
     again, heard = train(asked, model=model)
     assert heard.of(Started)[0].step == 3 and files[1].is_file()
@@ -290,7 +290,7 @@ def test_a_lora_has_another_file_than_a_word_that_is_called_as_the_folder(train,
     asked = {**CAT, "words.names": ["<things>"], "dataset.trigger": "<things>", "run.steps": 1}
     assert pictures.name == "things"
     result, _ = train(asked)
-    assert (result.lora.name, result.words[0].name) == ("things-lora.safetensors", "things.safetensors")
+    assert (result.lora.name, result.made.words[0].name) == ("things-lora.safetensors", "things.safetensors")
 
 
 # ---- files
@@ -298,7 +298,7 @@ def test_a_lora_has_another_file_than_a_word_that_is_called_as_the_folder(train,
 
 def test_diffusers_pipeline_makes_of_the_file_what_was_trained(train, base, pipeline):
     result, _ = train({**BESIDE, "run.steps": 4, "adapter.text_encoder": "on"})
-    word = read_word(result.words[0])
+    word = read_word(result.made.words[0])
     assert (word.name, word.count, word.vectors["te"].shape) == ("<my-cat>", 2, (2, 32))
     beside, missing = words_beside(str(result.lora))
     assert [one.name for one in beside] == ["<my-cat>"] and missing == []
@@ -306,7 +306,7 @@ def test_diffusers_pipeline_makes_of_the_file_what_was_trained(train, base, pipe
     ours = load_for_sampling(str(base), str(result.lora), words=beside).encoder.encode_captions([prompt])[0]["text"]
     pipe = pipeline()
     pipe.load_lora_weights(str(result.lora.parent), weight_name=result.lora.name)
-    pipe.load_textual_inversion(str(result.words[0]), token="<my-cat>")
+    pipe.load_textual_inversion(str(result.made.words[0]), token="<my-cat>")
     with torch.no_grad():
         theirs, _ = pipe.encode_prompt(prompt, "cpu", 1, False)
     torch.testing.assert_close(theirs[0], ours, rtol=0, atol=1e-4)
@@ -318,13 +318,13 @@ def test_diffusers_pipeline_makes_of_the_file_what_was_trained(train, base, pipe
 
 def test_the_files_say_what_they_are(train):
     result, _ = train({**BESIDE, "output.author": "me"})
-    said = read_header(result.words[0]).metadata
+    said = read_header(result.made.words[0]).metadata
     assert said["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
     assert said["modelspec.trigger_phrase"] == said["scion.word"] == "<my-cat>"
     assert said["modelspec.title"] == "my-cat" and said["modelspec.author"] == "me"
     assert "ss_network_dim" not in said and said["ss_num_vectors_per_token"] == "2" and said["ss_steps"] == "3"
     assert json.loads(read_header(result.lora).metadata["scion.words"]) == {"<my-cat>": "my-cat.safetensors"}
-    found = inspect_file(result.words[0])
+    found = inspect_file(result.made.words[0])
     assert (found.kind, found.word, found.vectors) == ("new word (textual inversion)", "<my-cat>", {"te": (2, 32)})
     assert "word: <my-cat>; in ComfyUI's prompts embedding:my-cat" in found.lines()
     assert 'new words: {"<my-cat>": "my-cat.safetensors"}' in inspect_file(result.lora).lines()

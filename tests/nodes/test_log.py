@@ -21,7 +21,7 @@ def test_a_run_is_a_few_lines_in_the_log(observer, events, caplog):
         observer.on(events.Started(Path("runs/dog-1"), 0, 500, 128, 797184, "fp32", "cpu"))
         for step in range(1, 101):
             observer.on(events.Steps(step, [0.5], 1e-4, 500, 0, 0.1, 40.0, 10**9))
-        observer.on(events.Finished("finished", 500, 500, Path("runs/dog-1/dog.safetensors")))
+        observer.on(events.Finished("finished", 500, 500, events.Made(Path("runs/dog-1/dog.safetensors"))))
     assert [record.getMessage() for record in caplog.records] == [
         "Scion: runs/dog-1 trains 500 steps, fp32 on cpu",
         "Scion: finished at step 500 of 500: runs/dog-1/dog.safetensors",
@@ -31,7 +31,9 @@ def test_a_run_is_a_few_lines_in_the_log(observer, events, caplog):
 def test_validation_and_an_early_end_are_told_in_the_log(observer, events, caplog):
     with caplog.at_level(logging.INFO, "scion"):
         observer.on(events.Validated(200, 0.25, 100, 0.125))
-        observer.on(events.Finished("finished", 300, 500, Path("dog.safetensors"), [], "it has not improved"))
+        observer.on(
+            events.Finished("finished", 300, 500, events.Made(Path("dog.safetensors")), [], "it has not improved")
+        )
     assert [record.getMessage() for record in caplog.records] == [
         "Scion: step 200, validation loss 0.2500 (best 0.1250 at step 100)",
         "Scion: finished early (it has not improved) at step 300 of 500: dog.safetensors",

@@ -114,7 +114,7 @@ def test_validations_and_previews_tell_what_the_panel_draws(observer, host, even
 def test_end_tells_whether_it_was_early_and_of_which_run(host, events, pack, tmp_path):
     lora = tmp_path / "hearts-0123456789ab" / "hearts.safetensors"
     one = pack("nodes.host.observer").NodeObserver("7")
-    one.on(events.Finished("finished", 4, 9, lora, ["Loads in ComfyUI."], "as it was asked to"))
+    one.on(events.Finished("finished", 4, 9, events.Made(lora), ["Loads in ComfyUI."], "as it was asked to"))
     [(_, data)] = host.server.sent
     assert (data["run"], data["status"], data["early"], data["lora"]) == (
         "hearts-0123456789ab",
@@ -128,7 +128,7 @@ def test_end_tells_whether_it_was_early_and_of_which_run(host, events, pack, tmp
 
 
 def test_end_of_a_run_that_was_trained_says_so(observer, host, events):
-    observer.on(events.Finished("stopped", 4, 9, None))
+    observer.on(events.Finished("stopped", 4, 9))
     assert [one["trained"] for one in told(host, "finished")] == [True]
 
 
@@ -178,7 +178,7 @@ def test_workflow_that_was_queued_is_kept_with_the_run(with_workflow, events, fo
 
 
 def test_finished_run_is_given_the_workflow_that_it_lacks(with_workflow, events, folder):
-    finished = events.Finished("finished", 9, 9, folder / "hearts.safetensors")
+    finished = events.Finished("finished", 9, 9, events.Made(folder / "hearts.safetensors"))
     for name in ("first", "second"):
         with_workflow({"workflow": {"id": name}}).on(finished)
     assert json.loads((folder / "workflow.json").read_text()) == {"id": "first"}

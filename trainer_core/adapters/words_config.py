@@ -45,7 +45,9 @@ class WordsConfig:
         advanced=True,
     )
     weight_decay: float = option(0.0, help="Pull of the new words' vectors towards zero", low=0, high=10, advanced=True)
-    alone: bool = option(False, help="Only the new words learn: there is no LoRA, and the model stays as it is")
+    alone: bool = option(
+        False, help="There is no LoRA, and the model stays as it is: the new words learn alone, or beside a decorator"
+    )
 
     @property
     def learn(self) -> bool:

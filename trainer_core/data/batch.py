@@ -20,6 +20,9 @@ class Batch:
     keys: list[str]
     captions: list[str]
     views: list[View]
+    taught: torch.Tensor
+    """Which entries show what is to be learned under a caption, bool [N]: neither those whose caption dropout took, nor
+    regularisation pictures."""
     weights: torch.Tensor | None = None
     """How much each entry counts in the loss, float32 [N]; None where all count 1."""
     masks: torch.Tensor | None = None
@@ -31,6 +34,7 @@ class Batch:
             self,
             latents=self.latents.pin_memory(),
             conditioning={name: tensor.pin_memory() for name, tensor in self.conditioning.items()},
+            taught=self.taught.pin_memory(),
             weights=None if self.weights is None else self.weights.pin_memory(),
             masks=None if self.masks is None else self.masks.pin_memory(),
         )

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -250,7 +251,7 @@ def shuffles(item: Item, config: DatasetConfig) -> bool:
 def caption_for(item: Item, config: DatasetConfig, seed: int, epoch: int, repeat: int) -> str:
     """The caption that `item` is trained with in one showing; "" where dropout took it."""
     dice = randomness.dice(seed, "caption", epoch, item.key, repeat)
-    if dice.random() < config.caption_dropout:
+    if _takes(dice, config):
         return ""
     # Dice of their own: wildcards leave what the other settings draw as it was.
     wild = randomness.dice(seed, "wildcards", epoch, item.key, repeat)
@@ -261,6 +262,15 @@ def caption_for(item: Item, config: DatasetConfig, seed: int, epoch: int, repeat
             dice.shuffle(moving)
             parts = parts._replace(caption=", ".join(kept + moving))
     return _whole(parts, config)
+
+
+def is_dropped(item: Item, config: DatasetConfig, seed: int, epoch: int, repeat: int) -> bool:
+    """Whether dropout takes the caption of `item` in one showing, as `caption_for` has it."""
+    return _takes(randomness.dice(seed, "caption", epoch, item.key, repeat), config)
+
+
+def _takes(dice: random.Random, config: DatasetConfig) -> bool:
+    return dice.random() < config.caption_dropout
 
 
 class Parts(NamedTuple):

@@ -41,6 +41,16 @@ class Wanted(NamedTuple):
     text: str
 
 
+class Showing(NamedTuple):
+    """A picture as a batch has it."""
+
+    item: Item
+    view: View
+    caption: str
+    taught: bool = True
+    """As in `Batch`."""
+
+
 class Dataset:
     """Items, sorted into buckets and split into training and holdout.
 
@@ -222,7 +232,9 @@ class Dataset:
             item = self._items[key]
             config = self.config_of(item)
             view = views.view_for(item, self.bucket_of(item), config, self.seed, plan.epoch, repeat)
-            showings.append((item, view, captions.caption_for(item, config, self.seed, plan.epoch, repeat)))
+            which = (item, config, self.seed, plan.epoch, repeat)
+            taught = not (config.regularisation or captions.is_dropped(*which))
+            showings.append(Showing(item, view, captions.caption_for(*which), taught))
         return self._batch(showings)
 
     def holdout_batches(self, batch_size: int) -> Iterator[Batch]:
@@ -234,26 +246,27 @@ class Dataset:
             for start in range(0, len(items), batch_size):
                 yield self._batch(
                     [
-                        (item, views.plain_view(item, bucket), self.fixed_caption(item))
+                        Showing(item, views.plain_view(item, bucket), self.fixed_caption(item))
                         for item in items[start : start + batch_size]
                     ]
                 )
 
-    def _batch(self, showings: list[tuple[Item, View, str]]) -> Batch:
+    def _batch(self, showings: list[Showing]) -> Batch:
         if self._stack is None:
             raise RuntimeError("Dataset.encode must be called before batches are loaded")
-        pictures = [self._picture(item, view) for item, view, _ in showings]
-        items = [item for item, _, _ in showings]
-        entries = [self._conditioning(item, text) for item, _, text in showings]
-        sizes = {"time_ids": torch.stack([view.time_ids for _, view, _ in showings])} if self._sized else {}
+        pictures = [self._picture(one.item, one.view) for one in showings]
+        items = [one.item for one in showings]
+        entries = [self._conditioning(one.item, one.caption) for one in showings]
+        sizes = {"time_ids": torch.stack([one.view.time_ids for one in showings])} if self._sized else {}
         # Inference tensors, which the host's mode would make of these, cannot be trained on.
         with torch.inference_mode(False):
             return Batch(
                 torch.stack([picture["latents"] for picture in pictures]),
                 self._stack(entries) | sizes,
                 [item.key for item in items],
-                [text for _, _, text in showings],
-                [view for _, view, _ in showings],
+                [one.caption for one in showings],
+                [one.view for one in showings],
+                torch.tensor([one.taught for one in showings]),
                 self._weights(items),
                 self._masks(items, pictures),
             )

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from .run_folder import Made
+
 
 @dataclass(frozen=True)
 class Scanned:
@@ -50,6 +52,8 @@ class Started:
     device: str
     words: int = 0
     """New words that learn."""
+    tokens: int = 0
+    """Of the decorator that learns."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,12 @@ class Finished:
     """"finished" or "stopped"."""
     step: int
     total: int
-    lora: Path | None
-    """The LoRA file, where there is one."""
+    made: Made = Made()
+    """The files, as far as there are any."""
     lines: list[str] = field(default_factory=list)
     """What a person should know: which readers load the file, how to go on."""
     early: str = ""
     """Why it is finished before all steps are done."""
-    words: list[Path] = field(default_factory=list)
-    """The files of new words."""
 
 
 Event = Scanned | Working | Busy | Started | Steps | Previewed | Validated | Checkpointed | Warned | Finished

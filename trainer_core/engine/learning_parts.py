@@ -1,4 +1,4 @@
-"""The parts of a base that learn: where each gets its adapter or new words, and what trains in all of them, by name."""
+"""The parts of a base that learn: where each gets its adapter, and what trains in and beside all of them, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..errors import BadInput
 from ..families.base import Model, Part
 from ..lora_file.dialects import read_lora
 from ..lora_file.lora import LoRA, LoraPair, ModuleWeights, Target, module_shapes
-from . import learning_words
+from . import learning_decorator, learning_words
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,22 @@ def put(learners: list[Learner], seed: int, start: Mapping[str, Mapping[str, Mod
 
 
 def remove(model: Model) -> None:
-    """Takes every adapter and all new words out."""
+    """Takes every adapter out, and what learns beside them."""
     learning_words.remove(model)
+    learning_decorator.remove(model)
     for part in model.parts.values():
         lora.remove(part.module)
 
 
 def parameters(model: Model) -> dict[str, nn.Parameter]:
-    """What trains, by name: the denoiser's as `lora.parameters` has them, others behind the name of their part; behind
-    them those of `learning_words.parameters`."""
-    return {**_of_all(model, lora.parameters), **learning_words.parameters(model)}
+    """What trains, by name: the adapters', and behind them those of `learning_words` and `learning_decorator`."""
+    return {**adapters(model), **learning_words.parameters(model), **learning_decorator.parameters(model)}
+
+
+def adapters(model: Model) -> dict[str, nn.Parameter]:
+    """What trains in adapters, by name: the denoiser's as `lora.parameters` has them, others behind the name of their
+    part."""
+    return _of_all(model, lora.parameters)
 
 
 def layers(model: Model) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..families.base import Conditioning, Model
 from . import attention, learning_parts, objective
+from .learning_decorator import NAME as DECORATOR
 from .objective_config import ObjectiveConfig
 from .optimizer_state import pack
 
@@ -63,6 +64,8 @@ class Rehearsal:
         self._text = learning_parts.learning(model)
         # Registering them here changes nothing in them.
         self._modules = nn.ModuleDict({DENOISER: model.denoiser, **self._text})
+        if model.decorator is not None:
+            self._modules[DECORATOR] = model.decorator
         self._mode = FakeTensorMode()
         self._twins: dict[torch.dtype, nn.ModuleDict] = {}
         self._peaks: dict[tuple, int] = {}
@@ -96,7 +99,7 @@ class Rehearsal:
         if key not in self._peaks:
             with attention.using(twin[DENOISER], backend):
                 self._peaks[key] = self._peak(twin, latents, conditioning, dtype, checkpointing, accumulates, text)
-        held = list((twin if text else twin[DENOISER]).parameters())
+        held = self._held(twin, text)
         weights = sum(size_of(parameter) for parameter in held if not parameter.requires_grad)
         weights += self.beside * dtype.itemsize
         trained = sum(size_of(parameter) for parameter in held if parameter.requires_grad)
@@ -105,6 +108,11 @@ class Rehearsal:
                 state * trained // sum(size_of(parameter) for parameter in twin.parameters() if parameter.requires_grad)
             )
         return StepMemory(weights, trained + state, self._peaks[key])
+
+    def _held(self, twin: nn.ModuleDict, text: bool) -> list[nn.Parameter]:
+        """Of all modules, or of all but the text encoders."""
+        names = [name for name in twin if text or name not in self._text]
+        return [parameter for name in names for parameter in twin[name].parameters()]
 
     def _peak(
         self,
@@ -116,10 +124,11 @@ class Rehearsal:
         accumulates: bool,
         text: bool,
     ) -> int:
-        for module in twin.values():
-            learning_parts.recomputing(module, checkpointing)
+        for name, module in twin.items():
+            if name != DECORATOR:  # which computes nothing
+                learning_parts.recomputing(module, checkpointing)
         parameters = list(twin.parameters())
-        learn = set(map(id, (twin if text else twin[DENOISER]).parameters()))
+        learn = set(map(id, self._held(twin, text)))
         ledger = Ledger([*parameters, *twin.buffers()])
         with self._mode, ledger:
             for parameter in parameters:
@@ -148,6 +157,9 @@ class Rehearsal:
                 with torch.set_grad_enabled(text):
                     made = self.model.encoder.encode_tokens(tokens, {name: twin[name] for name in self._text})
                 told |= {key: value.to(dtype) for key, value in made.items()}
+            if DECORATOR in twin:
+                everyone = torch.ones(shape[0], dtype=torch.bool, device=self.device)
+                told = self.model.family.with_tokens(told, twin[DECORATOR](everyone))
             told = self.model.told_guidance(told, 1.0)
             predicted = self.model.family.predict(twin[DENOISER], noisy, timesteps, told).float()
         objective.errors(self.config, predicted, target).sum().backward()

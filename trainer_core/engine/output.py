@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..adapters.decorator_config import ENDING
 from ..adapters.words_config import stem
 from ..data.folders import IN_MEMORY
 from ..lora_file.metadata import Facts, build
 from ..options import as_dict
 from .device import MIXED
 from .output_config import RESERVED
-from .parameter_groups import rate_of_words
+from .parameter_groups import rate_of_decorator, rate_of_words
 
 if TYPE_CHECKING:
     from ..families.base import Model
@@ -37,8 +38,13 @@ def file_name(recipe) -> str:
     paths = [part.path for part in recipe.dataset.parts() if part.path and not part.regularisation]
     folder = Path(paths[0]).name if paths else ""
     name = re.sub(r"[^\w.-]+", "-", folder)[:LONGEST].strip("-. ") or "lora"
-    words = [] if recipe.words.alone else [stem(word).lower() for word in recipe.words.names]
+    words = [] if not recipe.has_lora else [stem(word).lower() for word in recipe.words.names]
     return f"{name}-lora" if name.lower() in (*RESERVED, *words) else name
+
+
+def decorator_file(recipe) -> str:
+    """The name of the decorator's file; empty where there is none."""
+    return f"{file_name(recipe)}{ENDING}" if recipe.decorator.learns else ""
 
 
 def dialect(recipe, model: "Model") -> str:
@@ -81,6 +87,7 @@ def metadata(trainer: "Trainer", dataset_fingerprint: str, alpha: float, started
     of_adapter = {
         "rank": (recipe.adapter if recipe.adapter.trains_denoiser else recipe.adapter.of_text_encoder).rank,
         "alpha": alpha,
+        "decorator": decorator_file(recipe),
         **_about_kind(recipe.adapter),
     }
     return build(_facts(trainer, dataset_fingerprint, started_at, title=file_name(recipe), **of_adapter))
@@ -93,6 +100,15 @@ def metadata_of_word(trainer: "Trainer", dataset_fingerprint: str, started_at: f
     facts = _facts(trainer, dataset_fingerprint, started_at, **of_word)
     rate = rate_of_words(recipe.optimizer, recipe.words)
     return build(dataclasses.replace(facts, trigger=word, learning_rate=rate, trains_denoiser=False))
+
+
+def metadata_of_decorator(trainer: "Trainer", dataset_fingerprint: str, started_at: float) -> dict[str, str]:
+    """The same of the decorator's file."""
+    recipe = trainer.recipe
+    of_decorator = {"title": decorator_file(recipe).removesuffix(".safetensors"), "tokens": recipe.decorator.num_tokens}
+    facts = _facts(trainer, dataset_fingerprint, started_at, **of_decorator)
+    rate = rate_of_decorator(recipe.optimizer, recipe.decorator)
+    return build(dataclasses.replace(facts, learning_rate=rate, trains_denoiser=False))
 
 
 def _facts(trainer: "Trainer", dataset_fingerprint: str, started_at: float, **of_file) -> Facts:
@@ -146,7 +162,7 @@ def _about_training(recipe) -> dict[str, Any]:
     return {
         "learning_rate": recipe.optimizer.learning_rate,
         "text_encoder_learning_rate": of_text if recipe.adapter.trains_text else None,
-        "trains_denoiser": recipe.adapter.trains_denoiser and not recipe.words.alone,
+        "trains_denoiser": recipe.adapter.trains_denoiser and recipe.has_lora,
         "optimizer": recipe.optimizer.chosen,
         "lr_scheduler": recipe.optimizer.schedule,
         "warmup_steps": recipe.optimizer.warmup_steps,

@@ -1,14 +1,30 @@
-"""Which weights learn at which rate: rates of parts, LoRA+, and that of new words."""
+"""Which weights learn at which rate: rates of parts, LoRA+, those of new words and of a decorator."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..adapters.decorator_config import DecoratorConfig
 from ..adapters.lora import matching, module_of
 from ..adapters.words_config import USUAL_RATE, WordsConfig
 from ..errors import BadInput
+from . import learning_decorator, learning_parts, learning_words
 from .optimizer_config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from ..families.base import Model
+
+
+def of_run(recipe, model: "Model") -> list[dict[str, Any]]:
+    """All that trains in a model, by learning rate: adapters, new words, a decorator."""
+    modules, parts, config = learning_parts.layers(model), model.parts, recipe.optimizer
+    rates = module_rates(config, modules, parts[""].targets, list(parts)[1:])
+    return [
+        *groups(config, learning_parts.adapters(model), rates),
+        *of_words(config, recipe.words, learning_words.parameters(model)),
+        *of_decorator(config, recipe.decorator, learning_decorator.parameters(model)),
+    ]
 
 
 def module_rates(
@@ -76,8 +92,25 @@ def rate_of_words(config: OptimizerConfig, words: WordsConfig) -> float:
     return usual if words.learning_rate is None else words.learning_rate
 
 
-def told_rate(config: OptimizerConfig, words: WordsConfig) -> tuple[str, float]:
-    """The learning rate that a run is told by, and the setting that it is of: new words', where they learn alone."""
-    if words.alone and not config.kind.finds_rate:
-        return "words.learning_rate", rate_of_words(config, words)
+def of_decorator(
+    config: OptimizerConfig, decorator: DecoratorConfig, vectors: dict[str, torch.nn.Parameter]
+) -> list[dict[str, Any]]:
+    """The vectors of a decorator, which have a learning rate of their own, as a group; none for none."""
+    return [{"params": list(vectors.values()), "lr": rate_of_decorator(config, decorator)}] if vectors else []
+
+
+def rate_of_decorator(config: OptimizerConfig, decorator: DecoratorConfig) -> float:
+    """The learning rate of a decorator."""
+    return config.learning_rate if decorator.learning_rate is None else decorator.learning_rate
+
+
+def told_rate(recipe) -> tuple[str, float]:
+    """The learning rate that a run is told by, and the setting that it is of: the LoRA's, else the decorator's, else
+    that of new words."""
+    config, decorator = recipe.optimizer, recipe.decorator
+    if not recipe.has_lora and not config.kind.finds_rate:
+        if not decorator.learns:
+            return "words.learning_rate", rate_of_words(config, recipe.words)
+        if decorator.learning_rate is not None:
+            return "decorator.learning_rate", decorator.learning_rate
     return "optimizer.learning_rate", config.learning_rate

@@ -26,6 +26,7 @@ from ..recipe import Recipe
 from . import (
     attention,
     checkpoints,
+    learning_decorator,
     learning_parts,
     learning_words,
     memory_advice,
@@ -42,7 +43,7 @@ from .learning_parts import Learner
 from .metrics import MetricsFile
 from .output import dialect, file_name, is_as_asked, preview_settings, settings
 from .requests import FINISH, Requests
-from .run_folder import RunFolder, RunState, free_name
+from .run_folder import Made, RunFolder, RunState, free_name
 from .sampling import check_sampler, check_size
 from .session import Session
 from .trainer import Trainer
@@ -62,12 +63,15 @@ class Result:
     """Of the run; None if it was stopped before it was known which run it is."""
     step: int
     total: int
-    lora: Path | None
-    """The LoRA file; None if the run was stopped before its first step, or makes new words alone."""
-    words: tuple[Path, ...] = ()
-    """The files of new words."""
+    made: Made
+    """Its files; none if the run was stopped before its first step."""
     target: Target | None = None
     """The shapes of the base, by which keys can be named; None if the run was stopped before it was known."""
+
+    @property
+    def lora(self) -> Path | None:
+        """The LoRA file; None where there is no LoRA."""
+        return self.made.lora
 
 
 def train(
@@ -145,7 +149,7 @@ class _Run:
         objective.check(self.recipe.objective, model)
         attention.try_out(self.recipe.run.attention_backend, model.denoiser, PRECISIONS[self.precision], self.device)
         learning_words.check(model, self.recipe.words)
-        learners = [] if self.recipe.words.alone else learning_parts.planned(model, self.recipe.adapter)
+        learners = learning_parts.planned(model, self.recipe.adapter) if self.recipe.has_lora else []
         target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
         for learner in learners:
             check_stacks(named, self.recipe.adapter.kind, learner.part.component, learner.paths, target)
@@ -235,7 +239,8 @@ class _Run:
         What is asked for otherwise is made from the last checkpoint; without one it would cost the whole training.
         """
         trained = state.step == state.total or self._would_end(state)
-        whole = state.files and all((folder.path / name).is_file() for name in state.files)
+        files = state.made(folder.path).files
+        whole = files and all(path.is_file() for path in files)
         if state.status != "finished" or not trained or not whole:
             return False
         written = is_as_asked(state.output, settings(self.recipe))
@@ -255,11 +260,11 @@ class _Run:
         return Record(**state.validation).is_exhausted(self.recipe.run.early_stop)
 
     def _already(self, folder: RunFolder, state: RunState) -> Result:
-        lora, words = _files(folder, state)
+        made = state.made(folder.path)
         line = f"This run is finished (step {state.step} of {state.total}); nothing was left to do."
         early = why_early(state.ended_by_hand, Record(**state.validation)) if state.step < state.total else ""
-        self.audience.on(Finished("finished", state.step, state.total, lora, [line], early, words))
-        return Result("finished", folder.path, state.step, state.total, lora, tuple(words))
+        self.audience.on(Finished("finished", state.step, state.total, made, [line], early))
+        return Result("finished", folder.path, state.step, state.total, made)
 
     @contextmanager
     def _memory_told(self, advice: Callable[[], memory_advice.Advice]) -> Iterator[None]:
@@ -310,6 +315,7 @@ class _Run:
         """With the adapters in their places, and what a step goes through on its device."""
         learning_parts.put(learners, self.recipe.run.seed, start)
         learning_words.put(model, self.recipe.words, self.recipe.run.seed)
+        learning_decorator.put(model, self.recipe.decorator, self.recipe.run.seed, self.device)
         if self.assistant:
             self.assistant.put(model.denoiser)
             self.assistant.to(self.device, PRECISIONS[self.precision])
@@ -365,7 +371,7 @@ class _Run:
             record,
         )
         status = session.run()
-        return Result(status, folder.path, trainer.step, trainer.total, session.lora, tuple(session.words))
+        return Result(status, folder.path, trainer.step, trainer.total, session.made)
 
     def _warn(self, text: str) -> None:
         self.audience.on(Warned(text))
@@ -405,17 +411,12 @@ class _Run:
     def _nothing_done(self, folder: RunFolder | None = None, state: RunState | None = None) -> Result:
         """Stopped before training began, or went on."""
         step, total = (state.step, state.total) if state else (0, 0)
-        lora, words = _files(folder, state) if folder and state else (None, [])
+        made = state.made(folder.path) if folder and state else Made()
         line = "Stopped before the first step; start again to go on (what is encoded on disk stays)."
         if step:
             line = f"Stopped before going on at step {step}; start again to go on."
-        self.audience.on(Finished("stopped", step, total, lora, [line], words=words))
-        return Result("stopped", folder.path if folder else None, step, total, lora, tuple(words))
-
-
-def _files(folder: RunFolder, state: RunState) -> tuple[Path | None, list[Path]]:
-    """The LoRA file and those of new words that a run has made."""
-    return folder.path / state.lora if state.lora else None, [folder.path / name for name in state.words]
+        self.audience.on(Finished("stopped", step, total, made, [line]))
+        return Result("stopped", folder.path if folder else None, step, total, made)
 
 
 def _too_few(total: int, folder: RunFolder, done: int) -> str:

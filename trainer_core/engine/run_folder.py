@@ -15,6 +15,27 @@ from ..errors import BadInput, ScionError
 from ..files import read_json, remove_partial, write_json
 
 
+@dataclass(frozen=True)
+class Made:
+    """The files that a run has made of what it trained."""
+
+    lora: Path | None = None
+    words: tuple[Path, ...] = ()
+    """Of new words, one each."""
+    decorator: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them, the LoRA's first."""
+        return [path for path in (self.lora, *self.words, self.decorator) if path]
+
+    @property
+    def lines(self) -> list[str]:
+        """What each file is and where, for a person."""
+        called = [("LoRA", self.lora), *(("New word", path) for path in self.words), ("Decorator", self.decorator)]
+        return [f"{what}: {path}" for what, path in called if path]
+
+
 @dataclass
 class RunState:
     """run.json: what is known of the run without reading anything large."""
@@ -30,6 +51,8 @@ class RunState:
     """The LoRA file's name in the folder, once there is one."""
     words: list[str] = field(default_factory=list)
     """The file names of new words in the folder, once there are any."""
+    decorator: str = ""
+    """The decorator's file name in the folder, once there is one."""
     output: dict[str, Any] = field(default_factory=dict)
     """The output settings that the file was written with (`output.settings`); empty where an older Scion wrote it."""
     preview: dict[str, Any] | None = field(default_factory=dict)
@@ -47,10 +70,10 @@ class RunState:
     started_at: float = field(default_factory=time.time)
     finished_at: float = 0.0
 
-    @property
-    def files(self) -> list[str]:
-        """The names of the files that it has made: the LoRA's, and those of new words."""
-        return [*filter(None, [self.lora]), *self.words]
+    def made(self, folder: Path) -> Made:
+        """The files that it has made, in its folder."""
+        lora, decorator = (folder / name if name else None for name in (self.lora, self.decorator))
+        return Made(lora, tuple(folder / name for name in self.words), decorator)
 
     @property
     def is_early(self) -> bool:

@@ -137,8 +137,8 @@ def draw(
         both = model.encoder.stack([*part, *[negative] * len(part)])
         if model.family.sized:
             both["time_ids"] = time_ids((height, width), (0, 0), (height, width)).expand(2 * len(part), 6)
-        conditioning = {key: value[: len(part)] for key, value in both.items()}
-        unconditional = {key: value[len(part) :] for key, value in both.items()}
+        conditioning = model.decorated({key: value[: len(part)] for key, value in both.items()}, on=True)
+        unconditional = model.decorated({key: value[len(part) :] for key, value in both.items()}, on=False)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
         noise = torch.cat([start_noise(g, width, height, model.encoder, channels) for g in generators])
         latents = sample(model, conditioning, unconditional, noise, config, generators, should_stop, stepped)

@@ -16,9 +16,9 @@ from .advice import CommandLine
 from .best import Best
 from .events import Audience, Busy, Checkpointed, Finished, Previewed, Started, Warned
 from .failures import Diverged, is_out_of_memory
-from .output import dialect, preview_settings, settings
+from .output import decorator_file, dialect, preview_settings, settings
 from .requests import CHECKPOINT, SAMPLE, Requests
-from .run_folder import RunFolder, RunState
+from .run_folder import Made, RunFolder, RunState
 from .trainer import Trainer
 from .validation import Record, Validation, why_early
 
@@ -52,8 +52,7 @@ class Session:
         self.best = Best(trainer, folder, self.validation, audience.on)
         self.stopped = False
         self.ended_early = False
-        self.lora: Path | None = None
-        self.words: list[Path] = []
+        self.made = Made()
         self._saved_step, self._saved_at = trainer.step, time.monotonic()
         # What is due after a resumed run's last step is done now if its history lacks it.
         self._handled = max(0, trainer.step - 1)
@@ -110,6 +109,7 @@ class Session:
                 trainer.precision,
                 str(trainer.device),
                 len(self.recipe.words.names),
+                self.recipe.decorator.num_tokens,
             )
         )
 
@@ -278,7 +278,8 @@ class Session:
         self.audience.on(Busy("saving"))
         reports = self._export(path, peft=True)
         state.lora, state.words = export.lora_file(self.recipe), self.recipe.words.files
-        self.lora, self.words = path / state.lora if state.lora else None, [path / name for name in state.words]
+        state.decorator = decorator_file(self.recipe)
+        self.made = state.made(path)
         self._attempt(
             "loss plot", lambda: charts.save_loss_plot(self.folder.loss_plot, metrics.read(self.folder.metrics))
         )
@@ -304,14 +305,14 @@ class Session:
         state.status, state.step, state.finished_at = status, trainer.step, max(state.started_at, time.time())
         state.validation = asdict(self.validation.record)
         self._attempt("writing of run.json", self._save_state)
-        self.audience.on(Finished(status, trainer.step, trainer.total, self.lora, lines, early, self.words))
+        self.audience.on(Finished(status, trainer.step, trainer.total, self.made, lines, early))
         return status
 
     def _how_to_begin_lower(self) -> str:
         """After divergence: the same recipe would fail again, and another learning rate is another run."""
         adapter, start = self.recipe.adapter, {}
-        setting, rate = parameter_groups.told_rate(self.recipe.optimizer, self.recipe.words)
-        lower = rate / 3 if setting == "words.learning_rate" else self.recipe.optimizer.lower_rate
+        setting, rate = parameter_groups.told_rate(self.recipe)
+        lower = self.recipe.optimizer.lower_rate if setting == "optimizer.learning_rate" else rate / 3
         lora_file = checkpoints.path_of(self.folder.checkpoints, self._saved_step) / export.lora_file(self.recipe)
         if self._saved_step and lora_file.is_file():
             start["adapter.start_from"] = f'"{lora_file}"'

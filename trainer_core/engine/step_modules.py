@@ -1,4 +1,4 @@
-"""The modules of a training step as accelerate has prepared them: the denoiser, and text encoders that learn."""
+"""The modules of a training step as accelerate has prepared them: the denoiser, and what learns in front of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from torch import nn
 from ..adapters import lora
 from ..families.base import Conditioning, Model, Tokens
 from . import learning_parts
+from .learning_decorator import NAME as DECORATOR
 
 
 class StepModules:
@@ -27,6 +28,8 @@ class StepModules:
         self._adapters_learn = True
         """Whether the adapters in the text encoders still do."""
         self._plain = {"": model.denoiser, **self.text_encoders}
+        if model.decorator is not None:
+            self._plain[DECORATOR] = model.decorator
         self._attributes = {name: set(vars(module)) for name, module in self._plain.items()}
         self._prepared: dict[str, nn.Module] = {}
 
@@ -48,8 +51,8 @@ class StepModules:
     def train(self) -> None:
         """Dropout on, where something learns."""
         for name, module in self._plain.items():
-            module.train(self.text_learns or not name)
-            if name:
+            module.train(self.text_learns or name not in self.text_encoders)
+            if name in self.text_encoders:
                 self._dropout(module)
 
     @property
@@ -75,11 +78,13 @@ class StepModules:
             for layer in lora.layers(module).values():
                 layer.eval()
 
-    def conditioning(self, told: Conditioning | Tokens) -> Conditioning:
-        """On the device, in the precision of the computation; tokens are encoded, with gradients if that learns.
+    def conditioning(self, told: Conditioning | Tokens, taught: torch.Tensor) -> Conditioning:
+        """On the device, in the precision of the computation; tokens are encoded, with gradients if that learns, and
+        the decorator follows.
 
         Args:
             told: a batch's.
+            taught: as in `Batch`: whom the decorator follows, where zeros follow the others.
         """
         if self.text_encoders:
             tokens = {name: told[name].to(self._device, non_blocking=True) for name in self.text_encoders}
@@ -88,10 +93,14 @@ class StepModules:
             called = {name: self._prepared[name] for name in self.text_encoders} if self.text_learns else None
             with torch.set_grad_enabled(self.text_learns and torch.is_grad_enabled()):
                 told = self._model.encoder.encode_tokens(tokens, called) | others
-        return {
+        told = {
             key: value.to(self._device, self._dtype if value.is_floating_point() else None, non_blocking=True)
             for key, value in told.items()
         }
+        if DECORATOR not in self._prepared:
+            return told
+        vectors = self._prepared[DECORATOR](taught.to(self._device, non_blocking=True))
+        return self._model.family.with_tokens(told, vectors)
 
     @torch.no_grad()
     def entries(self, captions: list[str]) -> list[Conditioning]:
@@ -113,7 +122,7 @@ class StepModules:
         finally:
             for name, module in self._plain.items():
                 module.train(before[name])
-                if name:
+                if name in self.text_encoders:
                     self._dropout(module)
 
     def release(self) -> None:

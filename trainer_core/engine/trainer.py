@@ -15,8 +15,8 @@ from ..data.dataset import Dataset
 from ..data.order import BatchOrder
 from ..data.prefetch import prefetch
 from ..errors import BadInput
-from ..families.base import Conditioning, Model, Tokens
-from . import learning_parts, learning_words, objective, optimizer_habits, optimizer_state, parameter_groups
+from ..families.base import Conditioning, Model
+from . import learning_parts, objective, optimizer_habits, optimizer_state, parameter_groups
 from .checkpoints import Checkpoint, first_difference
 from .device import MIXED, PRECISIONS
 from .ema import Ema
@@ -76,19 +76,11 @@ class Trainer:
         self.order: BatchOrder = dataset.order(recipe.run.batch_size)
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = recipe.run.total_steps(self.order.batches_per_epoch, self.world)
-        modules, parts = learning_parts.layers(model), model.parts
-        rates = parameter_groups.module_rates(recipe.optimizer, modules, parts[""].targets, list(parts)[1:])
-        vectors = learning_words.parameters(model)
-        adapters = {name: parameter for name, parameter in self.parameters.items() if name not in vectors}
-        groups = [
-            *parameter_groups.groups(recipe.optimizer, adapters, rates),
-            *parameter_groups.of_words(recipe.optimizer, recipe.words, vectors),
-        ]
-        optimizer = build_optimizer(recipe.optimizer, groups)
+        optimizer = build_optimizer(recipe.optimizer, parameter_groups.of_run(recipe, model))
         if optimizer_habits.averages(optimizer):
             optimizer.train()
         self._marks, self._averages = optimizer_habits.marks_non_finite(optimizer), optimizer_habits.averages(optimizer)
-        self._told_rate = parameter_groups.told_rate(recipe.optimizer, recipe.words)
+        self._told_rate = parameter_groups.told_rate(recipe)
         self.rate = LearningRate(recipe.optimizer, optimizer, self.total, self._told_rate[1])
         self.modules = StepModules(model, self.accelerator, device, self.compute_dtype)
         self.optimizer = self.modules.prepare(optimizer)
@@ -248,7 +240,7 @@ class Trainer:
         masks = self._placed(batch.masks)
         dropout = recipe.adapter.dropout > 0
         with randomness.reseeded(self.device, seed, "dropout", micro.index) if dropout else nullcontext():
-            told, drawn = self.conditioning(batch.conditioning), drawn.to(self.device)
+            told, drawn = self.conditioning(batch), drawn.to(self.device)
             losses = objective.losses(recipe.objective, self.model, self.modules.denoiser, latents, told, drawn, masks)
         return losses if batch.weights is None else losses * self._placed(batch.weights)
 
@@ -259,9 +251,9 @@ class Trainer:
     def _placed(self, tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor.to(self.device, non_blocking=True)
 
-    def conditioning(self, told: Conditioning | Tokens) -> Conditioning:
+    def conditioning(self, batch: Batch) -> Conditioning:
         """A batch's, as the denoiser takes it."""
-        return self.modules.conditioning(told)
+        return self.modules.conditioning(batch.conditioning, batch.taught)
 
     def _learn_or_not(self) -> None:
         """The text encoders learn up to their last step, which the number of steps done tells, resumed or not."""
@@ -399,7 +391,7 @@ class Trainer:
                 for repeat in range(repeats):
                     names = [(key, repeat) for key in batch.keys]
                     drawn = self._drawn(batch.latents, "validation", names)
-                    told = self.conditioning(batch.conditioning)
+                    told = self.conditioning(batch)
                     latents = batch.latents.to(self.device)
                     drawn = drawn.to(self.device)
                     masks = self._placed(batch.masks)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from ..adapters.decorator import Decorator
 from ..errors import BadInput
 from .new_words import Vocabulary
 from .process import Process
@@ -115,6 +116,20 @@ class Model:
     """Equal for bases that train the same LoRA in the same precision: a hash over the denoiser's weights as they are
     stored, its configuration, the noise schedule and the encoder."""
     name: str
+    decorator: Decorator | None = None
+    """Vectors that follow every prompt's text states."""
+
+    def decorated(self, conditioning: Conditioning, on: bool) -> Conditioning:
+        """A batch's conditioning with the decorator behind its text states; as it is where there is none.
+
+        Args:
+            on: whether it is of prompts; zeros follow where it is of the unconditional half.
+        """
+        if self.decorator is None:
+            return conditioning
+        count, place = len(next(iter(conditioning.values()))), self.decorator.weight.device
+        vectors = self.decorator(torch.full((count,), on, device=place))
+        return self.family.with_tokens(conditioning, vectors)
 
     @contextmanager
     def encoder_on(self, device: torch.device, text: bool = True) -> Iterator[None]:
@@ -232,6 +247,19 @@ class Family(ABC):
             entries: without a batch axis.
             empty: of the empty caption, which continues those that are shorter than others.
         """
+
+    def text_width(self, denoiser: nn.Module) -> int:
+        """Of the text states that the denoiser is told."""
+        return denoiser.config.joint_attention_dim
+
+    def with_tokens(self, conditioning: Conditioning, vectors: torch.Tensor) -> Conditioning:
+        """A batch's conditioning with vectors behind its text states, as if more words had been written.
+
+        Args:
+            vectors: float [N, n, width], on any device.
+        """
+        text = conditioning["text"]
+        return conditioning | {"text": torch.cat([text, vectors.to(text)], dim=1)}
 
     def encode_tokens(self, tokens: Tokens, modules: Mapping[str, nn.Module], length: int, layer: int) -> Conditioning:
         """What its text encoders make of a batch of captions, on their device and with gradients.

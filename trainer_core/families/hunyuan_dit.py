@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, HunyuanDiT2DModel
 from torch import nn
 
 from ..errors import BadInput
-from . import bert_text, hunyuan_file, t5_text
+from . import bert_text, hunyuan_file, masked_slots, t5_text
 from .base import Conditioning, Encoder, Model
 from .bert_t5_vae import BertT5VaeEncoder
 from .clip_t5_vae import stack
@@ -96,6 +96,15 @@ class HunyuanDiT(LatentFamily):
                 return_dict=False,
             )[0]
         return answer[:, : self.latent_channels]
+
+    def text_width(self, denoiser: nn.Module) -> int:
+        """Of mT5's, among which vectors have places."""
+        return denoiser.config.cross_attention_dim_t5
+
+    def with_tokens(self, conditioning: Conditioning, vectors: torch.Tensor) -> Conditioning:
+        """The number of tokens is fixed: vectors take places of mT5's padding, and are unmasked."""
+        text, mask = masked_slots.filled(conditioning["text_t5"], conditioning["text_t5_mask"], vectors)
+        return conditioning | {"text_t5": text, "text_t5_mask": mask}
 
     def _process(self, config: dict) -> Diffusion:
         return Diffusion(config)

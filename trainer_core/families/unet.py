@@ -33,6 +33,10 @@ class UNetFamily(LatentFamily):
         text = conditioning["text"]
         return denoiser(noisy, times, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
 
+    def text_width(self, denoiser: nn.Module) -> int:
+        # Kolors' UNet itself narrows what ChatGLM says.
+        return denoiser.config.encoder_hid_dim or denoiser.config.cross_attention_dim
+
     def _process(self, config: dict) -> Diffusion:
         return Diffusion(config)
 

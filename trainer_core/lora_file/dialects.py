@@ -13,6 +13,7 @@ import torch
 from ..errors import BadInput
 from ..files import read_json
 from .alpha import effective_alpha
+from .decorator import is_decorator
 from .foreign import guess_family, other_methods, shapes_of, split_key
 from .fused import paths_of
 from .kinds import KINDS, kind_in, read_module
@@ -207,6 +208,8 @@ def read_lora(path: str | Path, target: Target) -> tuple[LoRA, dict[str, str]]:
     tensors, metadata = read_tensors(path, FILE_LIMIT)
     if tensors.keys() <= set(KEYS.values()) and (word := word_in(tensors, metadata, path.stem)):
         raise BadInput(f"{path}: holds the new word {word.name} and no LoRA; scion sample takes it by --words")
+    if is_decorator({key: tuple(tensor.shape) for key, tensor in tensors.items()}):
+        raise BadInput(f"{path}: holds a decorator and no LoRA; scion sample takes it by --decorator")
     beside = path.with_name("adapter_config.json")
     settings = None
     if any(key.startswith("base_model.model.") for key in tensors) and beside.is_file():

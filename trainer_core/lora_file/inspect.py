@@ -1,4 +1,4 @@
-"""What is in a file of a LoRA or a new word, anybody's: ranks, modules, dialect, family, hashes, and who loads it."""
+"""What is in a file of a LoRA, a new word or a decorator: ranks, modules, dialect, family, hashes, who loads it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .decorator import KEY, is_decorator
 from .dialects import FILE_LIMIT
 from .foreign import guess_component, guess_dialects, guess_family, other_methods, shapes_of, split_key
 from .hashes import sha256_of_data, sha256_of_file
@@ -31,7 +32,8 @@ class Inspection:
     """Bytes."""
     tensors: int
     kind: str
-    """"LoRA" or a relative ("LoHa"), "new word", the names of methods that are not read here, or "no LoRA"."""
+    """"LoRA" or a relative ("LoHa"), "new word", "decorator", the names of methods that are not read here, or "no
+    LoRA"."""
     dialects: list[str]
     family: str | None
     """A guess from names and shapes, in words."""
@@ -52,6 +54,8 @@ class Inspection:
     """The new word (textual inversion) that the file is of."""
     vectors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Its vectors: shapes by text encoder, [n, width]."""
+    tokens: tuple[int, int] | None = None
+    """Of a decorator: its vectors and their width."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; metadata entries that are JSON are unpacked."""
@@ -65,7 +69,7 @@ class Inspection:
         lines = [
             f"{self.path}: {self.kind}, {self.size:,} bytes, {self.tensors} tensors",
             f"family: {self.family or 'not recognised'}; keys: {', '.join(self.dialects) or 'not recognised'}",
-            *(self._of_word() if self.word else self._of_modules()),
+            *(self._of_word() if self.word else self._of_decorator() if self.tokens else self._of_modules()),
         ]
         lines += [f"NaN or infinite: {len(self.broken)} tensors, first {self.broken[0]}"] if self.broken else []
         lines += [report.line() for report in self.readers]
@@ -83,6 +87,10 @@ class Inspection:
             f"word: {self.word}; in ComfyUI's prompts embedding:{Path(self.path).stem}",
             f"vectors: {count}, {widths}; dtype: {_counted(self.dtypes)}",
         ]
+
+    def _of_decorator(self) -> list[str]:
+        count, width = self.tokens
+        return [f"vectors: {count}, {width} wide; dtype: {_counted(self.dtypes)}"]
 
     def _of_modules(self) -> list[str]:
         modules = ", ".join(f"{count} in {name}" for name, count in self.components.items()) or "none"
@@ -102,6 +110,7 @@ _TOLD = {
     "ss_sd_model_name": "base model",
     "modelspec.trigger_phrase": "trigger",
     "scion.words": "new words",
+    "scion.decorator": "decorator",
     "modelspec.resolution": "resolution",
     "ss_learning_rate": "learning rate",
     "ss_optimizer": "optimiser",
@@ -114,7 +123,7 @@ _TOLD = {
 
 
 def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
-    """Look into a file of a LoRA or a new word.
+    """Look into a file of a LoRA, a new word or a decorator.
 
     Args:
         path: any safetensors file.
@@ -147,7 +156,10 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         hashes=_hashes(path),
         metadata=header.metadata,
     )
-    if not modules and not others and len(shapes) < len(KEYS) and header.file_size <= LIMIT:
+    small = not modules and not others and header.file_size <= LIMIT
+    if small and is_decorator(shapes):
+        _look_at_decorator(found, path)
+    elif small and len(shapes) < len(KEYS):
         _look_for_word(found, path)
     if modules:
         tensors, _ = read_tensors(path, FILE_LIMIT)
@@ -158,6 +170,15 @@ def inspect_file(path: str | Path, target: Target | None = None) -> Inspection:
         if target is not None and not others:
             found.readers = reader_reports(tensors, target)
     return found
+
+
+def _look_at_decorator(found: Inspection, path: str | Path) -> None:
+    (rows,) = read_tensors(path, LIMIT)[0].values()
+    found.kind, found.tokens = "decorator", tuple(rows.shape)
+    found.broken = [] if torch.isfinite(rows.float()).all() else [KEY]
+    found.dialects = ["ai-toolkit's decorator"]
+    if found.family is None:
+        found.family = {768: "Stable Diffusion 1.x", 2048: "Stable Diffusion XL"}.get(rows.shape[1])
 
 
 def _look_for_word(found: Inspection, path: str | Path) -> None:

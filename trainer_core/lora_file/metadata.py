@@ -35,8 +35,12 @@ class Facts:
     """The new word whose vectors the file holds, instead of a LoRA."""
     vectors: int | None = None
     """How many the word has."""
+    tokens: int | None = None
+    """The number of decorator tokens that the file holds, instead of a LoRA."""
     words: dict[str, str] = field(default_factory=dict)
     """New words that were trained with it, and the names of their files."""
+    decorator: str = ""
+    """The file of the decorator that was trained with it."""
     network_args: dict[str, str] = field(default_factory=dict)
     learning_rate: float
     text_encoder_learning_rate: float | None = None
@@ -96,6 +100,11 @@ def build(facts: Facts) -> dict[str, str]:
     return {key: _text(value) for key, value in entries.items() if value not in (None, "")}
 
 
+def _kind(facts: Facts) -> str:
+    """Of the file, in ModelSpec's words; it has none for a decorator."""
+    return "textual-inversion" if facts.word else "decorator" if facts.tokens else "lora"
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
@@ -123,7 +132,7 @@ def _kohya(facts: Facts) -> dict[str, Any]:
         "ss_base_model_version": facts.base_model_version,
         "ss_sd_model_name": facts.base_model_name,
         "ss_new_sd_model_hash": facts.base_model_hash,
-        "ss_network_module": facts.network_module if not facts.word else None,
+        "ss_network_module": facts.network_module if _kind(facts) == "lora" else None,
         "ss_network_dim": facts.rank,
         "ss_network_alpha": facts.alpha,
         "ss_network_args": facts.network_args or None,
@@ -172,7 +181,7 @@ def _modelspec(facts: Facts) -> dict[str, Any]:
     when = facts.finished_at or facts.started_at
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{facts.architecture}/{'textual-inversion' if facts.word else 'lora'}",
+        "modelspec.architecture": f"{facts.architecture}/{_kind(facts)}",
         "modelspec.implementation": facts.implementation,
         "modelspec.title": facts.title,
         "modelspec.description": facts.description,
@@ -190,6 +199,8 @@ def _scion(facts: Facts) -> dict[str, Any]:
     return {
         "scion.version": facts.version,
         "scion.words": facts.words or None,
+        "scion.decorator": facts.decorator,
+        "scion.decorator_tokens": facts.tokens,
         "scion.ema_decay": facts.ema_decay,
         "scion.recipe": facts.recipe or None,
         "scion.dataset_hash": facts.dataset_hash,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import BadInput, ScionError
+from . import decorator
 from .hashes import hash_metadata
 from .safe_io import read_tensors, write_tensors
 
@@ -86,8 +87,8 @@ def word_in(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], st
     parts = {key: part for part, key in KEYS.items()}
     name = metadata.get(WORD, stem)
     key, rows = next(iter(tensors.items()), ("", None))
-    if len(tensors) == 1 and key not in parts and "." not in key:
-        # diffusers' own files: the word is the key. Weights have a dot in theirs.
+    if len(tensors) == 1 and key not in (*parts, decorator.KEY) and "." not in key:
+        # diffusers' own files: the word is the key. Weights have a dot in theirs, or are a decorator's.
         tensors, name = {KEYS["te"]: rows}, metadata.get(WORD, key)
     if {parts.get(key) for key in tensors} not in PARTS:
         return None
