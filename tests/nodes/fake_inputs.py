@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "Boolean",
     "Clip",
+    "Conditioning",
     "Combo",
     "Custom",
     "Float",
@@ -318,3 +319,4 @@ Boolean, Int, Float = _made("BOOLEAN", _BooleanInput), _made("INT", _IntInput), 
 String, Combo = _made("STRING", _StringInput), _made("COMBO", _ComboInput)
 MultiType = _made("COMFY_MULTITYPED_V3", _MultiInput)
 Image, Model, Clip, Vae = Custom("IMAGE"), Custom("MODEL"), Custom("CLIP"), Custom("VAE")
+Conditioning = Custom("CONDITIONING")

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "zh")
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
-OF_MACHINE = ("base", "folder", "mask_folder", "assistant_file")
+OF_MACHINE = ("base", "folder", "mask_folder", "assistant_file", "decorator_file")
 """Widgets whose choices are files, another list on every machine."""
 WORDS = {
     "en": {

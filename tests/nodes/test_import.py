@@ -20,7 +20,7 @@ for name in [name for name in host.modules if name.partition(".")[0] == "comfy"]
 with fakes.installed(host):
     nodes = asyncio.run(describe.nodes_of(describe.load({str(ROOT)!r})))
     described = describe.describe(nodes)
-assert len(described) == 7, described
+assert len(described) == 8, described
 print("loaded:", *sys.modules)
 """
 BARE = f"""

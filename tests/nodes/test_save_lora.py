@@ -208,3 +208,28 @@ def test_new_words_alone_make_no_lora_and_another_of_that_name_gets_a_number(sav
     assert (files(), embeddings()) == ([], ["my-cat-2.safetensors", "my-cat.safetensors"])
     with pytest.raises(pack.BadInput, match="is another embedding already"):
         save(model({}, words=[cat(pack, 3.0)]), existing="error")
+
+
+# ---- a decorator
+
+
+def test_a_decorator_is_saved_beside_the_lora_under_the_name_that_the_lora_has_got(save, files, pack, host):
+    tokens = pack("trainer_core.lora_file.decorator").DecoratorTokens(torch.ones(2, 4), "run", {"note": "kept"})
+    save(some(1.0), name="sub/mine")
+    listed, said = save(some(2.0), name="sub/mine", decorator=tokens)
+    assert listed == "sub/mine-2.safetensors"
+    assert said == "Saved: sub/mine-2.safetensors\nDecorator saved: sub/mine-2.decorator.safetensors"
+    assert "sub/mine-2.decorator.safetensors" in host.folders.get_filename_list("loras")
+    with safe_open(host.base / "models/loras/sub/mine-2.decorator.safetensors", "pt") as file:
+        assert file.metadata() == {"note": "kept"} and file.get_tensor("weight").tolist() == [[1.0] * 4] * 2
+    again = save(some(2.0), name="sub/mine", decorator=tokens)[1]
+    assert "Decorator already there: sub/mine-2.decorator.safetensors" in again and len(files()) == 3
+
+
+def test_a_decorator_alone_makes_no_lora(save, files, pack):
+    tokens = pack("trainer_core.lora_file.decorator").DecoratorTokens(torch.ones(2, 4), "things")
+    empty = pack("nodes.edges").LoraModel({})
+    listed, said = save(empty, decorator=tokens)
+    assert (listed.message, said) == (None, "Decorator saved: things.decorator.safetensors")
+    assert files() == ["things.decorator.safetensors"]
+    assert save(empty)[1] == "Nothing to save: no LoRA was trained"

@@ -27,7 +27,7 @@ def widgets_of(node):
     return [one for one in node["inputs"] if one["widget"]]
 
 
-def test_there_are_seven_nodes_in_the_order_of_a_workflow(pack):
+def test_there_are_eight_nodes_in_the_order_of_a_workflow(pack):
     assert list(pack.described()) == [
         "ScionLoadTrainingModel",
         "ScionLoadImageCaptionDataset",
@@ -35,6 +35,7 @@ def test_there_are_seven_nodes_in_the_order_of_a_workflow(pack):
         "ScionTrainLoRA",
         "ScionSaveLoRA",
         "ScionApplyLoRA",
+        "ScionApplyDecoratorTokens",
         "ScionSampleTrainingModel",
     ]
 
@@ -45,7 +46,7 @@ def test_every_node_says_what_it_is_called_and_what_it_does(pack):
         assert node["display_name"] and node["category"] == "Scion"
         assert len(node["description"]) > 40 and node["description"].endswith(".")
         assert "scion" in node["search_aliases"] and len(node["search_aliases"]) > 1
-    assert len({node["display_name"] for node in described.values()}) == 7
+    assert len({node["display_name"] for node in described.values()}) == 8
 
 
 def test_every_widget_has_a_tooltip(pack):

@@ -31,7 +31,7 @@ class DecoratorConfig:
     )
     learning_rate: float | None = option(
         None,
-        help="Learning rate of the decorator. Empty = optimizer.learning_rate",
+        help="Learning rate of the decorator. Empty = the run's",
         above=0,
         high=1,
         advanced=True,
