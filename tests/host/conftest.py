@@ -26,6 +26,7 @@ CHECKPOINT = "random-sd15.safetensors"
 DATASET = "things"
 PROBES = (
     "probe.py",
+    "conditioned_probe.py",
     "sdxl_probe.py",
     "sd3_probe.py",
     "hunyuan_probe.py",
