@@ -11,7 +11,7 @@ from trainer_core.errors import BadInput
 from trainer_core.families import masked_slots, registry
 from trainer_core.lora_file.decorator import DecoratorTokens
 
-WIDTHS = {"base": 32, "sdxl_base": 96, "kolors_base": 32, "sd3_base": 112, "hunyuan_base": 16}
+WIDTHS = {"base": 32, "sdxl_base": 96, "kolors_base": 32, "sd3_base": 112, "flux_base": 48, "hunyuan_base": 16}
 SIZES = [[64, 64, 0, 0, 64, 64]] * 2
 
 
@@ -24,7 +24,8 @@ def loaded(request):
 
 def told_of(model):
     told = model.encoder.stack(model.encoder.encode_captions(["a red ring", "cross"]))
-    return told | ({"time_ids": torch.tensor(SIZES)} if model.family.sized else {})
+    told |= {"time_ids": torch.tensor(SIZES)} if model.family.sized else {}
+    return model.told_guidance(told, 3.5)
 
 
 def test_its_vectors_are_as_wide_as_the_text_and_have_gradients_where_the_prompt_is_no_dropped_one(loaded):

@@ -6,19 +6,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer_core.families import sd3
+from trainer_core.families import flux, sd3
 from trainer_core.lora_file.decorator import read_decorator
 from trainer_core.sampler import load_for_sampling
 
 PROMPT = "a small red ring"
 CONFIG = {"learning_rate": 0.02, "decorator_tokens": 3, "decorator_learning_rate": 0.2}
 SMALL = {"preview_width": 64, "preview_height": 64}
-PROBES = {"sdxl": "ProbeSDXL", "sd3": "ProbeSD3", "hunyuan": "ProbeHunyuan"}
+PROBES = {"sdxl": "ProbeSDXL", "sd3": "ProbeSD3", "flux": "ProbeFlux", "hunyuan": "ProbeHunyuan"}
+CHANNELS = {"sd3": 16, "flux": 16}
 
 
 @pytest.fixture(scope="module")
-def families(sdxl_folder, sd3_folder, hunyuan_folders):
-    return {"sdxl": sdxl_folder, "sd3": sd3_folder, "hunyuan": hunyuan_folders["1.2"]}
+def families(sdxl_folder, sd3_folder, flux_folders, hunyuan_folders):
+    folders = {"flux": flux_folders["dev"], "hunyuan": hunyuan_folders["1.2"]}
+    return {"sdxl": sdxl_folder, "sd3": sd3_folder, **folders}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,13 @@ def own_host(make_host, families, tmp_path_factory):
         shutil.rmtree(own.base / "models")
 
 
-def given(host, channels):
-    """What both denoisers are to answer to; written for the host's."""
+def given(host, name=""):
+    """What both denoisers are to answer to; written for the host's, which counts the time of Flux from 0 to 1."""
     numbers = torch.Generator().manual_seed(3)
-    tensors = {"noisy": torch.randn(1, channels, 8, 8, generator=numbers), "times": torch.tensor([700.0])}
-    save_file(tensors, host.base / "input" / "given.safetensors")
+    noisy, times = torch.randn(1, CHANNELS.get(name, 4), 8, 8, generator=numbers), torch.tensor([700.0])
+    tensors = {"noisy": noisy, "times": times}
+    told = {**tensors, "times": times / 1000} if name == "flux" else tensors
+    save_file(told, host.base / "input" / "given.safetensors")
     return tensors
 
 
@@ -51,7 +55,8 @@ def by_engine(base, run, tensors, on=True, with_it=True):
         if model.family.sized:
             told["time_ids"] = torch.tensor([[64, 64, 0, 0, 64, 64]])
         times = tensors["times"].long() if model.family.name in ("sd15", "sdxl") else tensors["times"]
-        return model.family.predict(model.denoiser, tensors["noisy"], times, model.decorated(told, on))
+        told = model.told_guidance(model.decorated(told, on), 3.5)
+        return model.family.predict(model.denoiser, tensors["noisy"], times, told)
 
 
 def decorated(graph, prompt, model, clip, decorator=("train", 0), **held):
@@ -76,14 +81,15 @@ def answers(host, name):
 
 @pytest.mark.parametrize("name", PROBES)
 def test_each_family_answers_in_the_host_as_in_the_trainer(own_host, graph, families, name, monkeypatch):
-    # Where a checkpoint brings no T5, the host gives the tokens of both CLIPs alone.
+    # Where a checkpoint brings no T5, the host gives the tokens of both CLIPs alone; Flux's it fills up to 256.
     monkeypatch.setattr(sd3, "T5_LENGTH", 0)
-    sampler = {"preview_sampler": "euler"} if name == "sd3" else {}
+    monkeypatch.setattr(flux, "TOKENS", {True: 256, False: 256})
+    sampler = {"preview_sampler": "euler"} if name in CHANNELS else {}
     links = {"model": ("base", 0), "clip": ("base", 1), "vae": ("base", 2)}
     prompt = graph.training(config={**CONFIG, **SMALL, **sampler}, train={"name": name}, **links)
     prompt["base"] = graph.node(PROBES[name], folder=name)
     prompt["apply"] = graph.node("ScionApplyLoRA", model=("base", 0), clip=("base", 1), lora=("train", 0))
-    tensors = given(own_host, 16 if name == "sd3" else 4)
+    tensors = given(own_host, name)
     prompt = decorated(graph, prompt, ("apply", 0), ("base", 1), ("train", 5))
     run = graph.run_of(own_host, own_host.run(prompt))
     for asked, on in (("positive", True), ("negative", False)):
@@ -100,7 +106,7 @@ def test_a_decorator_that_was_saved_is_read_again_and_strength_and_range_count(o
     training = graph.training(config=config, train={"name": "tiny"})
     save = graph.node("ScionSaveLoRA", lora=("train", 0), decorator=("train", 5), name="saved", existing="overwrite")
     training["apply"] = graph.node("ScionApplyLoRA", model=("base", 1), clip=("base", 2), lora=("train", 0))
-    tensors = given(own_host, 4)
+    tensors = given(own_host)
     result = own_host.run({**training, "save": save})
     run = graph.run_of(own_host, result)
     assert bool(run.state["lora"]) is not alone
