@@ -42,10 +42,10 @@ def encoded(pipe, prompt):
 
 def test_diffusers_pipeline_makes_of_the_file_what_was_trained(train, sdxl_base, settings):
     result, _ = train(settings)
-    word = read_word(result.words[0])
+    word = read_word(result.made.words[0])
     ours = load_for_sampling(str(sdxl_base), None, words=[word]).encoder.encode_captions([PROMPT])[0]
     pipe = StableDiffusionXLPipeline.from_pretrained(sdxl_base, local_files_only=True, add_watermarker=False)
-    tensors = load_file(result.words[0])
+    tensors = load_file(result.made.words[0])
     for key, part in (("clip_l", ""), ("clip_g", "_2")):
         where = {"tokenizer": getattr(pipe, f"tokenizer{part}"), "text_encoder": getattr(pipe, f"text_encoder{part}")}
         pipe.load_textual_inversion(tensors[key], token="<my-cat>", **where)
@@ -57,7 +57,7 @@ def test_diffusers_pipeline_makes_of_the_file_what_was_trained(train, sdxl_base,
 
 def test_the_pooled_state_is_the_end_token_s_whatever_old_configurations_call_it(sdxl_base, train, settings):
     result, _ = train({**settings, "run.steps": 1})
-    model = load_for_sampling(str(sdxl_base), None, words=[read_word(result.words[0])])
+    model = load_for_sampling(str(sdxl_base), None, words=[read_word(result.made.words[0])])
     told = model.encoder.encode_captions([PROMPT])[0]["pooled"]
     # In SDXL's own configuration it is 2, upon which transformers takes the highest id of the caption.
     second = model.encoder.text_encoders["te2"]
@@ -68,7 +68,7 @@ def test_the_pooled_state_is_the_end_token_s_whatever_old_configurations_call_it
 def test_a_word_of_another_model_is_refused(train, settings, base, sdxl_base):
     result, _ = train({**settings, "run.steps": 1})
     with pytest.raises(BadInput, match=r"its vectors are 32 wide \(te1\) and 64 wide \(te2\), the embeddings of"):
-        load_for_sampling(str(base), None, words=[read_word(result.words[0])])
+        load_for_sampling(str(base), None, words=[read_word(result.made.words[0])])
 
 
 def test_kolors_says_that_it_cannot_learn_words(train, kolors_base):

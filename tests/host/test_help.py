@@ -6,7 +6,7 @@ import pytest
 @pytest.mark.parametrize(("language", "title"), [("en", "# Train LoRA (Scion)"), ("zh", "# 训练 LoRA (Scion)")])
 def test_help_and_texts_are_served(host, language, title):
     nodes = [name for name in host.get("/object_info") if name.startswith("Scion")]
-    assert len(nodes) == 7
+    assert len(nodes) == 8
     texts = host.get("/i18n")[language]
     assert texts["nodeCategories"]["Scion"] == "Scion"
     for name in nodes:
