@@ -7,6 +7,7 @@ import pytest
 
 from trainer_core.engine import checkpoints, metrics, run, sampling
 from trainer_core.engine.events import Checkpointed, Finished, Previewed, Started, Steps, Validated, Warned
+from trainer_core.engine.run_folder import Made
 from trainer_core.engine.trainer import Trainer
 from trainer_core.engine.validation import Record
 from trainer_core.families import registry
@@ -47,7 +48,7 @@ def is_of(tensors):
 
     def compare(result, step):
         file = checkpoints.path_of(result.folder / "checkpoints", step) / result.lora.name
-        ours, theirs = tensors(result), tensors(dataclasses.replace(result, lora=file))
+        ours, theirs = tensors(result), tensors(dataclasses.replace(result, made=Made(file)))
         return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
 
     return compare
@@ -63,7 +64,7 @@ def test_a_run_ends_when_the_loss_was_not_lower_for_so_many_validations(go):
     assert told == [(1, 1, 0.5), (2, 2, 0.3), (3, 2, 0.3), (4, 2, 0.3)]
     [end] = heard.of(Finished)
     assert end.early == "the validation loss has not improved since step 2"
-    assert [event.step for event in heard.of(Previewed)] == [4] and end.lora.is_file()
+    assert [event.step for event in heard.of(Previewed)] == [4] and end.made.lora.is_file()
 
     # It is returned at once; less patience, or fewer steps, would have ended it no later.
     again, heard = go(PATIENT)

@@ -26,10 +26,10 @@ def test_a_stopped_run_ends_in_the_bits_of_one_that_was_not(train, settings):
     whole, _ = train(asked, "whole")
     train(asked, "resumed", stop_after=2)
     resumed, _ = train(asked, "resumed")
-    first, second = load_file(whole.words[0]), load_file(resumed.words[0])
+    first, second = load_file(whole.made.words[0]), load_file(resumed.made.words[0])
     assert {key: tuple(rows.shape) for key, rows in first.items()} == {"clip_l": (2, 32), "clip_g": (2, 64)}
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert inspect_file(whole.words[0]).family == "Stable Diffusion XL"
+    assert inspect_file(whole.made.words[0]).family == "Stable Diffusion XL"
 
 
 @torch.no_grad()
