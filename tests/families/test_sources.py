@@ -11,8 +11,8 @@ from trainer_core.families import registry
 
 def test_a_folder_of_another_family_is_refused_by_its_name(copied):
     index = copied / "model_index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "FluxPipeline"}))
-    with pytest.raises(BadInput, match="is a FluxPipeline; this version trains StableDiffusionPipeline"):
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "PixArtAlphaPipeline"}))
+    with pytest.raises(BadInput, match="is a PixArtAlphaPipeline; this version trains StableDiffusionPipeline"):
         registry.load(str(copied))
     index.write_text("[1, 2]")
     with pytest.raises(BadInput, match="model_index.json is not readable"):
