@@ -56,7 +56,7 @@ def base_of(patcher, clip, vae, bake: bool, text_learns: bool = False) -> HostBa
 
     Args:
         bake: whether the weight patches (LoRAs) of the MODEL belong to the base; without it they are refused.
-        text_learns: whether the text encoders of the CLIP are to learn.
+        text_learns: whether the text encoders of the CLIP are to learn, where the family's can.
 
     Raises:
         BadInput: model or CLIP cannot be trained, or CLIP or VAE are of another; says what it is and what to do.
@@ -72,7 +72,8 @@ def base_of(patcher, clip, vae, bake: bool, text_learns: bool = False) -> HostBa
     attached, origin = patcher.attachments.get(ATTACHMENT), _origin(patcher)
     name = attached.name if attached else Path(origin).stem or type(patcher.model.model_config).__name__
     encoder = HostEncoder(clip, vae, patcher.model, family)
-    if text_learns:
+    # Of the others the engine says that they cannot.
+    if text_learns and family.text_targets:
         encoder.let_learn(text_encoders_of(clip, family))
     model = family.from_original(
         weights,

@@ -165,3 +165,8 @@ def test_the_clip_of_another_family_is_told_by_its_width(flux_host, graph):
     prompt["train"]["inputs"]["clip"] = ["other", 1]
     said = graph.said(flux_host.run(prompt))
     assert "clip: gives text states of width 768, the model takes 48; wire the CLIP of its checkpoint" in said
+
+
+def test_a_text_encoder_that_cannot_learn_is_refused_as_on_the_command_line(flux_host, graph):
+    result = flux_host.run(graph_of(graph, config={**STRONG, "text_encoder": "on"}))
+    assert "the text encoders of FLUX.1 do not learn here; set it to off" in graph.said(result)
