@@ -81,3 +81,18 @@ def test_a_transformer_alone_without_any_prefix_is_told_what_it_lacks(original, 
     save_file({key.removeprefix(prefix): value for key, value in original.items() if key.startswith(prefix)}, path)
     with pytest.raises(BadInput, match=r"lacks the VAE \(vae.…\), CLIP-L"):
         registry.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "said"),
+    [
+        ("double_blocks.4000000000.img_attn.proj.weight", torch.ones(1), r"1 unexpected \(double_blocks.4000000000.img"),
+        ("img_in.weight", torch.ones(()), "has weights of shapes that no such model has"),
+        ("double_blocks.0.img_attn.norm.query_norm.scale", torch.ones(0), "has weights of shapes that no such model"),
+    ],
+    ids=["a number of billions", "a lone number", "heads of no width"],
+)
+def test_a_hostile_file_is_refused_at_once(original, tmp_path, key, tensor, said):
+    save_file(original | {f"model.diffusion_model.{key}": tensor}, tmp_path / "hostile.safetensors")
+    with pytest.raises(BadInput, match=said):
+        registry.load(str(tmp_path / "hostile.safetensors"))

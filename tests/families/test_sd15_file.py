@@ -71,6 +71,13 @@ def test_a_file_of_another_family_is_refused_by_its_name(tmp_path, key, name):
         registry.load(str(path))
 
 
+def test_a_block_of_number_billions_is_one_too_many_and_not_billions(original, tmp_path):
+    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.4000000000.attn1.to_q.weight"
+    save_file(original | {key: torch.ones(2)}, tmp_path / "hostile.safetensors")
+    with pytest.raises(BadInput, match="does not fit its configuration: .* missing"):
+        registry.load(str(tmp_path / "hostile.safetensors"))
+
+
 def test_a_file_without_a_part_or_without_weights_says_what_is_missing(original, tmp_path):
     path = tmp_path / "part.safetensors"
     save_file({key: value for key, value in original.items() if not key.startswith("first_stage")}, path)

@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-
 from ..errors import BadInput
-from ..lora_file.flux_names import original_names, stacks
-from ..lora_file.fused import unstacked
+from ..lora_file import flux_names
 from . import t5_text
-from .sd_checkpoint import VAE, text_config, vae_config
+from .original import in_diffusers_names, parts_of, readable
+from .original_vae import vae_of
+from .sd_checkpoint import clip_names, text_config
 from .weights import State
 
 PARTS = {
@@ -19,6 +18,10 @@ PARTS = {
     "text_encoder_2": ("T5", "text_encoders.t5xxl.transformer."),
 }
 """What is in ComfyUI's checkpoints of Flux, and under which keys."""
+REMEDY = (
+    ". ComfyUI's checkpoints of Flux have them all (flux1-dev-fp8 and the like), and so has the diffusers folder; in "
+    "ComfyUI the parts may come from loaders of their own"
+)
 SCALING, SHIFT = 0.3611, 0.1159
 """Of the VAE's latents."""
 HEAD_WIDTH = 128
@@ -39,37 +42,14 @@ def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict]]:
     Raises:
         BadInput: the file lacks a part, as the files do that hold a transformer alone.
     """
-    own = {part: _under(state, prefix) for part, (_, prefix) in PARTS.items()}
-    if not own["transformer"]:
-        others = tuple(prefix for _, prefix in PARTS.values())
-        own["transformer"] = {key: tensor for key, tensor in state.items() if not key.startswith(others)}
-    missing = [f"{title} ({prefix}…)" for part, (title, prefix) in PARTS.items() if not own[part]]
-    if missing:
-        raise BadInput(
-            f"base: {path} lacks {', '.join(missing)}. ComfyUI's checkpoints of Flux have them all (flux1-dev-fp8 and "
-            "the like), and so has the diffusers folder; in ComfyUI the parts may come from loaders of their own"
-        )
-    parts, configs = {}, {}
+    own = parts_of(state, PARTS, path, REMEDY, bare="transformer")
+    parts, configs = {"text_encoder_2": own["text_encoder_2"]}, {}
     configs["transformer"], parts["transformer"] = transformer_of(own["transformer"], f"the transformer of {path}")
-    try:
-        configs["vae"] = vae_config(own["vae"], SCALING) | {
-            "shift_factor": SHIFT,
-            "use_quant_conv": "quant_conv.weight" in own["vae"],
-            "use_post_quant_conv": "post_quant_conv.weight" in own["vae"],
-        }
-        parts["vae"] = convert_ldm_vae_checkpoint(
-            {VAE + key: value for key, value in own["vae"].items()}, configs["vae"]
-        )
-        clip = {key.removeprefix("text_model."): value for key, value in own["text_encoder"].items()}
-        # Its other half's, which nothing here asks.
-        parts["text_encoder"] = {
-            key: value for key, value in clip.items() if key not in ("text_projection.weight", "logit_scale")
-        }
+    with readable(f"{path}"):
+        configs["vae"], parts["vae"] = vae_of(own["vae"], SCALING, SHIFT)
+        parts["text_encoder"] = clip_names(own["text_encoder"])
         configs["text_encoder"] = text_config(parts["text_encoder"], projects=False)
-        parts["text_encoder_2"] = own["text_encoder_2"]
         configs["text_encoder_2"] = t5_text.config_of(parts["text_encoder_2"])
-    except KeyError as error:
-        raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
     return parts, configs
 
 
@@ -97,28 +77,14 @@ def transformer_of(weights: State, label: str) -> tuple[dict, State]:
             f"base: {label} is quantised ({quantised[0]}{', …' if len(quantised) > 1 else ''}), and its weights cannot "
             "be read as numbers; take the file in bf16, fp16 or plain fp8"
         )
-    try:
+    # Norms as ComfyUI has them.
+    weights = {re.sub(r"_norm\.scale$", "_norm.weight", key): tensor for key, tensor in weights.items()}
+    with readable(label):
         config = _config(weights)
-    except KeyError as error:
-        raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read; is the file whole?") from None
     width = config["attention_head_dim"]
     if width != HEAD_WIDTH:
         raise BadInput(f"base: {label} has attention heads of width {width} instead of {HEAD_WIDTH}: it is no Flux")
-    names = {theirs: ours for ours, theirs in original_names(config).items()}
-    fused, found = stacks(config), {}
-    for key, tensor in weights.items():
-        path, _, kind = key.rpartition(".")
-        if path in fused:
-            try:
-                found |= {f"{ours}.{kind}": rows for ours, rows in unstacked(fused[path], tensor).items()}
-            except ValueError as error:
-                raise BadInput(f"base: {label}: {key} has {error}") from None
-        elif path in names:
-            found[f"{names[path]}.{'weight' if kind == 'scale' else kind}"] = tensor
-        else:
-            # What has no other name keeps its own, and is named where it is found to be too much.
-            found[key] = tensor
-    return config, found
+    return config, in_diffusers_names(weights, flux_names, config, label)
 
 
 def _config(weights: State) -> dict:
@@ -127,15 +93,14 @@ def _config(weights: State) -> dict:
         KeyError: a key is not there that tells something.
     """
     width, channels = weights["img_in.weight"].shape
-    head = weights.get("double_blocks.0.img_attn.norm.query_norm.scale")
-    head = weights["double_blocks.0.img_attn.norm.query_norm.weight"] if head is None else head
+    head = weights["double_blocks.0.img_attn.norm.query_norm.weight"]
     outputs = weights["final_layer.linear.weight"].shape[0]
     return {
         "in_channels": channels,
         # As diffusers' configurations have it.
         "out_channels": None if outputs == channels else outputs,
-        "num_layers": _count(weights, "double_blocks"),
-        "num_single_layers": _count(weights, "single_blocks"),
+        "num_layers": _count(weights, ".img_attn.qkv"),
+        "num_single_layers": _count(weights, ".linear1"),
         "attention_head_dim": head.shape[0],
         "num_attention_heads": width // head.shape[0],
         "joint_attention_dim": weights["txt_in.weight"].shape[1],
@@ -144,10 +109,6 @@ def _config(weights: State) -> dict:
     }
 
 
-def _count(weights: State, blocks: str) -> int:
-    numbers = (re.match(rf"{blocks}\.(\d+)\.", key) for key in weights)
-    return 1 + max((int(found[1]) for found in numbers if found), default=-1)
-
-
-def _under(state: State, prefix: str) -> State:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+def _count(weights: State, module: str) -> int:
+    """Blocks that have a module; counted, for a number in a key may be any."""
+    return sum(key.endswith(f"{module}.weight") for key in weights)

@@ -1,8 +1,8 @@
 """HunyuanDiT's weights in their original names: the transformer in diffusers' names over the same storage."""
 
-from ..errors import BadInput
-from ..lora_file.fused import unstacked
-from ..lora_file.hunyuan_names import STYLE, original_names, stacks
+from ..lora_file import hunyuan_names
+from ..lora_file.hunyuan_names import STYLE
+from .original import in_diffusers_names, readable
 from .weights import State
 
 PARAMETERS = {
@@ -28,24 +28,9 @@ def transformer_of(weights: State, label: str) -> tuple[dict, State]:
     Raises:
         BadInput: the shape cannot be read, or a stacked weight has another than its configuration says.
     """
-    try:
+    with readable(label):
         config = _config(weights)
-    except KeyError as error:
-        raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read") from None
-    names = {theirs: ours for ours, theirs in (original_names(config) | PARAMETERS).items()}
-    fused, found = stacks(config), {}
-    for key, tensor in weights.items():
-        path, _, kind = key.rpartition(".")
-        if path in fused:
-            try:
-                found |= {f"{ours}.{kind}": rows for ours, rows in unstacked(fused[path], tensor).items()}
-            except ValueError as error:
-                raise BadInput(f"base: {label}: {key} has {error}") from None
-        elif key in names:
-            found[names[key]] = tensor
-        else:
-            # What has no other name keeps its own, and is named where it is found to be too much.
-            found[f"{names[path]}.{kind}" if path in names else key] = tensor
+    found = in_diffusers_names(weights, hunyuan_names, config, label, PARAMETERS)
     if f"{STYLE}.weight" in found:
         # Only the first of the styles that the original leaves room for was ever trained.
         found[f"{STYLE}.weight"] = found[f"{STYLE}.weight"][:1]

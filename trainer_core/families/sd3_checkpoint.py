@@ -1,30 +1,28 @@
 """A Stable Diffusion 3 in one file: its parts in diffusers' names, and configurations read off the shapes."""
 
-import logging
 import math
 from pathlib import Path
 
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-from ..errors import BadInput
-from ..lora_file.fused import unstacked
-from ..lora_file.sd3_names import original_names, stacks
+from ..lora_file import sd3_names
 from . import t5_text
-from .sd_checkpoint import text_config, vae_config
+from .original import in_diffusers_names, parts_of, readable, under
+from .original_vae import vae_of
+from .sd_checkpoint import text_config
 from .weights import State
 
-log = logging.getLogger(__name__)
-
-TRANSFORMER = "model.diffusion_model."
-VAE = "first_stage_model."
 T5 = "text_encoders.t5xxl.transformer."
 PARTS = {
-    "transformer": ("the transformer", TRANSFORMER),
-    "vae": ("the VAE", VAE),
+    "transformer": ("the transformer", "model.diffusion_model."),
+    "vae": ("the VAE", "first_stage_model."),
     "text_encoder": ("CLIP-L", "text_encoders.clip_l.transformer."),
     "text_encoder_2": ("CLIP-G", "text_encoders.clip_g.transformer."),
 }
+REMEDY = (
+    "; a Stable Diffusion 3 checkpoint that brings its text encoders (sd3_medium_incl_clips.safetensors, with or "
+    "without T5) or the diffusers folder has them all, and in ComfyUI the parts may come from loaders of their own"
+)
 SIDE = 128
 """Of the latents that they were made for: 1,024 pixels."""
 HEAD = 64
@@ -39,33 +37,16 @@ def split(state: State, path: Path) -> tuple[dict[str, State], dict[str, dict]]:
     Raises:
         BadInput: the file lacks a part other than T5.
     """
-    own = {part: _under(state, prefix) for part, (_, prefix) in PARTS.items()}
-    if not own["transformer"]:
-        own["transformer"] = {key: tensor for key, tensor in state.items() if not key.startswith("text_encoders.")}
-    missing = [f"{title} ({prefix}…)" for part, (title, prefix) in PARTS.items() if not own[part]]
-    if missing:
-        raise BadInput(
-            f"base: {path} lacks {', '.join(missing)}; a Stable Diffusion 3 checkpoint that brings its text encoders "
-            "(sd3_medium_incl_clips.safetensors, with or without T5) or the diffusers folder has them all, and in "
-            "ComfyUI the parts may come from loaders of their own"
-        )
+    own = parts_of(state, PARTS, path, REMEDY, bare="transformer")
     parts, configs = {}, {}
     configs["transformer"], parts["transformer"] = transformer_of(own["transformer"], f"the transformer of {path}")
-    try:
-        configs["vae"] = vae_config(own["vae"], SCALING) | {
-            "shift_factor": SHIFT,
-            "use_quant_conv": "quant_conv.weight" in own["vae"],
-            "use_post_quant_conv": "post_quant_conv.weight" in own["vae"],
-        }
-        named = {VAE + key: tensor for key, tensor in own["vae"].items()}
-        parts["vae"] = convert_ldm_vae_checkpoint(named, configs["vae"])
+    with readable(f"{path}"):
+        configs["vae"], parts["vae"] = vae_of(own["vae"], SCALING, SHIFT)
         for part in ("text_encoder", "text_encoder_2"):
             parts[part], configs[part] = _clip(own[part], part == "text_encoder_2")
-        t5 = _under(state, T5)
+        t5 = under(state, T5)
         if t5:
             parts["text_encoder_3"], configs["text_encoder_3"] = t5, t5_text.config_of(t5)
-    except KeyError as error:
-        raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
     return parts, configs
 
 
@@ -81,25 +62,10 @@ def transformer_of(weights: State, label: str) -> tuple[dict, State]:
     Raises:
         BadInput: the shape cannot be read, or a stacked weight has another than the others say.
     """
-    try:
+    with readable(label):
         config = _config(weights)
-    except KeyError as error:
-        raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read") from None
-    names = {theirs: ours for ours, theirs in original_names(config).items()}
-    fused, found = stacks(config), {}
-    for key, tensor in weights.items():
-        path, _, kind = key.rpartition(".")
-        if path in fused:
-            try:
-                found |= {f"{ours}.{kind}": rows for ours, rows in unstacked(fused[path], tensor).items()}
-            except ValueError as error:
-                raise BadInput(f"base: {label}: {key} has {error}") from None
-        elif key == "pos_embed":
-            found["pos_embed.pos_embed"] = tensor
-        else:
-            # What has no other name keeps its own, and is named where it is found to be too much.
-            found[f"{names[path]}.{kind}" if path in names else key] = tensor
-    return config, found
+    table = {"pos_embed.pos_embed": "pos_embed"}
+    return config, in_diffusers_names(weights, sd3_names, config, label, table)
 
 
 def _config(keys: State) -> dict:
@@ -143,7 +109,3 @@ def _clip(state: State, projects: bool) -> tuple[State, dict]:
         table = bare["embeddings.token_embedding.weight"]
         bare["text_projection.weight"] = torch.eye(table.shape[1], dtype=table.dtype)
     return bare, text_config(bare, projects)
-
-
-def _under(state: State, prefix: str) -> State:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-from ..errors import BadInput
-from . import open_clip
+from . import open_clip, original_vae
+from .original import parts_of, readable
 from .weights import State
 
 UNET = "model.diffusion_model."
-VAE = "first_stage_model."
 HEAD_WIDTH = 64
 """Of CLIP's text encoders, and of Stable Diffusion XL's UNet."""
 
@@ -56,29 +55,17 @@ def split(state: State, path: Path, layout: Layout) -> tuple[dict[str, State], d
     Raises:
         BadInput: the file lacks a part.
     """
-    names = {"unet": ("the UNet", UNET), "vae": ("the VAE", VAE)}
+    names = {"unet": ("the UNet", UNET), "vae": ("the VAE", original_vae.PREFIX)}
     for number, (part, prefix) in enumerate(layout.texts.items(), 1):
         names[part] = f"text encoder {number}" if len(layout.texts) > 1 else "the text encoder", prefix
-    own = {part: _under(state, prefix) for part, (_, prefix) in names.items()}
-    missing = [f"{names[part][0]} ({names[part][1]}…)" for part in names if not own[part]]
-    if missing:
-        raise BadInput(f"base: {path} lacks {', '.join(missing)}; a full {layout.title} checkpoint has them all")
-    try:
-        configs = {
-            "unet": _unet_config(own["unet"], layout),
-            "vae": vae_config(own["vae"], layout.scaling_factor),
-        }
-        parts = {
-            "unet": convert_ldm_unet_checkpoint(
-                {UNET + key: value for key, value in own["unet"].items()}, configs["unet"]
-            ),
-            "vae": convert_ldm_vae_checkpoint({VAE + key: value for key, value in own["vae"].items()}, configs["vae"]),
-        }
+    own = parts_of(state, names, path, f"; a full {layout.title} checkpoint has them all")
+    configs, parts = {}, {}
+    configs["unet"], parts["unet"] = unet_of(own["unet"], layout, f"the UNet of {path}")
+    with readable(f"{path}"):
+        configs["vae"], parts["vae"] = original_vae.vae_of(own["vae"], layout.scaling_factor)
         for part in layout.texts:
-            given = open_clip.in_transformers_names(own[part]) if part == layout.projects else _clip_names(own[part])
+            given = open_clip.in_transformers_names(own[part]) if part == layout.projects else clip_names(own[part])
             parts[part], configs[part] = given, text_config(given, part == layout.projects)
-    except KeyError as error:
-        raise BadInput(f"base: {path} lacks {error}, so its shape cannot be read; is the file whole?") from None
     marks = {}
     if "v_pred" in state:
         marks["prediction_type"] = "v_prediction"
@@ -97,18 +84,12 @@ def unet_of(weights: State, layout: Layout, label: str) -> tuple[dict, State]:
     Raises:
         BadInput: the shape cannot be read.
     """
-    try:
+    with readable(label):
         config = _unet_config(weights, layout)
         return config, convert_ldm_unet_checkpoint({UNET + name: tensor for name, tensor in weights.items()}, config)
-    except KeyError as error:
-        raise BadInput(f"base: {label} lacks {error}, so its shape cannot be read") from None
 
 
-def _under(state: State, prefix: str) -> State:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _clip_names(state: State) -> State:
+def clip_names(state: State) -> State:
     """Without what some checkpoints carry of CLIP's other half."""
     bare = {key.removeprefix("text_model."): value for key, value in state.items()}
     return {key: value for key, value in bare.items() if key not in ("text_projection.weight", "logit_scale")}
@@ -155,30 +136,8 @@ def _unet_config(keys: State, layout: Layout) -> dict:
 def _depth(keys: State, place: str) -> int:
     """Transformer blocks in the attention at a place."""
     pattern = re.compile(rf"{re.escape(place)}\.transformer_blocks\.(\d+)\.")
-    return 1 + max((int(found[1]) for key in keys if (found := pattern.match(key))), default=-1)
-
-
-def vae_config(keys: State, scaling_factor: float) -> dict:
-    """An AutoencoderKL's configuration, read off the original names and shapes.
-
-    Raises:
-        KeyError: a key is not there that tells something.
-    """
-    channels = []
-    while f"encoder.down.{len(channels)}.block.0.conv2.weight" in keys:
-        channels.append(keys[f"encoder.down.{len(channels)}.block.0.conv2.weight"].shape[0])
-    blocks = sum(f"encoder.down.0.block.{i}.conv2.weight" in keys for i in range(8))
-    return {
-        "in_channels": keys["encoder.conv_in.weight"].shape[1],
-        "out_channels": keys["decoder.conv_out.weight"].shape[0],
-        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
-        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
-        "block_out_channels": channels,
-        "layers_per_block": blocks,
-        "latent_channels": keys["decoder.conv_in.weight"].shape[1],
-        "norm_num_groups": 32,
-        "scaling_factor": scaling_factor,
-    }
+    # Counted, for a number in a key may be any.
+    return len({found[1] for key in keys if (found := pattern.match(key))})
 
 
 def text_config(state: State, projects: bool) -> dict:
