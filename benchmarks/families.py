@@ -33,7 +33,6 @@ from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.families.base import Conditioning, Model
 from trainer_core.families.diffusion import Diffusion
 from trainer_core.families.registry import FAMILIES
-from trainer_core.lora_file.foreign import STANDARD
 from trainer_core.lora_file.known_targets import _UNETS
 
 CPU = torch.device("cpu")
@@ -51,7 +50,7 @@ def full_model(name: str, precision: str, device: str = "cpu") -> Model:
     # Made in its own precision at once: a copy in fp32 would be the process's peak.
     torch.set_default_dtype(PRECISIONS[precision])
     with torch.device(device):
-        unet = UNet2DConditionModel(**_UNETS[STANDARD[name]]).requires_grad_(False)
+        unet = UNet2DConditionModel(**_UNETS[FAMILIES[name].in_files]).requires_grad_(False)
     torch.set_default_dtype(torch.float32)
     family, config = FAMILIES[name], LoRAConfig(rank=4)
     with torch.device(device):

@@ -9,10 +9,9 @@ import torch
 
 from .adapters.lora_config import LoRAConfig
 from .families.latent import LatentFamily
-from .families.registry import FAMILIES, PIPELINES
+from .families.registry import FAMILIES
 from .families.unet import UNetFamily
 from .lora_file.dialects import lora_to_tensors
-from .lora_file.foreign import STANDARD
 from .lora_file.known_targets import standard_target
 from .lora_file.lora import empty_pairs
 from .lora_file.readers import reader_reports
@@ -20,24 +19,6 @@ from .lora_file.readers import reader_reports
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 MEASURED = Path(__file__).parent.parent / "benchmarks" / "families.json"
 """What `benchmarks/families.py` has measured."""
-
-ENCODERS = {
-    "sd15": "CLIP-L, last layer; captions of any length, in windows of 75 tokens",
-    "sdxl": "CLIP-L and CLIP-G side by side, the layer before the last, and CLIP-G's pooled state; windows too",
-    "kolors": "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English",
-    "sd3": "CLIP-L and CLIP-G side by side (75 tokens) and T5-XXL (256) behind them, and both CLIPs' pooled states",
-    "hunyuan_dit": "Chinese BERT (77 tokens) and mT5-XL (256) with their masks; Chinese and English",
-    "flux": "T5-XXL (512 tokens; schnell 256), and the pooled state of CLIP-L",
-}
-IN_THE_GRAPH = {
-    "sd15": "a MODEL",
-    "sdxl": "a MODEL",
-    "kolors": "a TRAINING_MODEL",
-    "sd3": "a MODEL",
-    "hunyuan_dit": "a MODEL",
-    "flux": "a MODEL",
-}
-"""How Train LoRA is given a base; all can be given as a TRAINING_MODEL."""
 
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 TABLE = (
@@ -84,8 +65,8 @@ def tables() -> str:
         cells = [
             f"**{family.title}** (`{name}`)",
             _sources(family),
-            IN_THE_GRAPH[name],
-            ENCODERS[name],
+            "a MODEL" if family.comfyui else "a TRAINING_MODEL",
+            family.captions,
             ", ".join(f"`{key}`" for key in learning(family)) or "none",
             _objective(family),
             f"`{', '.join(LoRAConfig().targets)}`",
@@ -139,7 +120,7 @@ def loaded_by(family: LatentFamily) -> list[str]:
 
 
 def _target(family: LatentFamily):
-    return standard_target(STANDARD[family.name])
+    return standard_target(family.in_files)
 
 
 def _default_file(family: LatentFamily) -> dict[str, torch.Tensor]:
@@ -156,9 +137,8 @@ def _example(family: LatentFamily) -> str:
 
 
 def _sources(family: LatentFamily) -> str:
-    pipeline = next(name for name, known in PIPELINES.items() if known == family.name)
     file = ", single file" if type(family)._read_file is not LatentFamily._read_file else ""
-    return f"diffusers folder (`{pipeline}`){file}"
+    return f"diffusers folder (`{family.pipeline}`){file}"
 
 
 def _objective(family: LatentFamily) -> str:

@@ -15,15 +15,7 @@ from .originals import originals, shared
 from .process import SAMPLING, process_of
 from .text_encoders import text_encoders_of
 
-FAMILIES = {
-    "SD15": "sd15",
-    "SDXL": "sdxl",
-    "SD3": "sd3",
-    "HunyuanDiT": "hunyuan_dit",
-    "HunyuanDiT1": "hunyuan_dit",
-    "Flux": "flux",
-    "FluxSchnell": "flux",
-}
+FAMILIES = {kind: name for name, family in registry.FAMILIES.items() for kind in family.comfyui}
 """The host's architectures (comfy.supported_models) and our families."""
 PREFIX = "diffusion_model."
 READ = (SAMPLING, "manual_cast_dtype")

@@ -86,7 +86,7 @@ def test_a_transformer_alone_without_any_prefix_is_told_what_it_lacks(original, 
 @pytest.mark.parametrize(
     ("key", "tensor", "said"),
     [
-        ("double_blocks.4000000000.img_attn.proj.weight", torch.ones(1), r"1 unexpected \(double_blocks.4000000000.img"),
+        ("double_blocks.4000000000.img_attn.proj.weight", torch.ones(1), r"1 unexpected \(double_blocks.4000000000"),
         ("img_in.weight", torch.ones(()), "has weights of shapes that no such model has"),
         ("double_blocks.0.img_attn.norm.query_norm.scale", torch.ones(0), "has weights of shapes that no such model"),
     ],

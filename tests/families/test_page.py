@@ -1,13 +1,13 @@
 """docs/families.md says what the code does."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from trainer_core import families_page
 from trainer_core.families import registry
+from trainer_core.families.base import Family
 from trainer_core.families.registry import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -18,12 +18,10 @@ def test_the_page_is_the_one_that_the_code_makes():
     assert "| **Kolors** (`kolors`) |" in written and written == families_page.for_page(written)
 
 
-def test_the_models_that_train_in_the_graph_are_those_that_it_names():
-    """Read as text: what is imported there is the host's."""
-    written = (ROOT / "nodes" / "host" / "weights.py").read_text(encoding="utf-8")
-    known = re.findall(r'": "(\w+)"', re.search(r"^FAMILIES = (\{.*?\})", written, re.M | re.S)[1])
-    assert sorted(set(known)) == sorted(name for name, how in families_page.IN_THE_GRAPH.items() if how == "a MODEL")
-    assert list(families_page.IN_THE_GRAPH) == list(FAMILIES) == list(families_page.ENCODERS)
+def test_those_that_train_as_a_model_in_the_graph_are_those_that_take_the_hosts_weights():
+    taking = [name for name, family in FAMILIES.items() if type(family).from_original is not Family.from_original]
+    assert taking == [name for name, family in FAMILIES.items() if family.comfyui]
+    assert taking == ["sd15", "sdxl", "sd3", "hunyuan_dit", "flux"]
 
 
 def test_who_loads_a_familys_files():

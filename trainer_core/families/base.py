@@ -183,6 +183,14 @@ class Family(ABC):
     name: str
     title: str
     """For a person."""
+    in_files: str
+    """What `lora_file.foreign.guess_family` calls it; of several versions the first."""
+    pipeline: str
+    """diffusers' class, by which a folder says that it is of the family."""
+    comfyui: tuple[str, ...] = ()
+    """ComfyUI's architectures (comfy.supported_models) whose MODEL is of the family; empty where it has none."""
+    captions: str
+    """What captions are read by, and how much of them; for the documentation."""
     component: str
     """How LoRA files call the denoiser: "unet" or "transformer"."""
     base_version: str

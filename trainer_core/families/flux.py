@@ -46,6 +46,10 @@ class Flux(LatentFamily):
 
     name = "flux"
     title = "FLUX.1"
+    in_files = "Flux"
+    pipeline = "FluxPipeline"
+    comfyui = ("Flux", "FluxSchnell")
+    captions = "T5-XXL (512 tokens; schnell 256), and the pooled state of CLIP-L"
     base_version = "flux1"
     architecture = "flux-1-dev"
     denoiser_class = FluxTransformer2DModel

@@ -42,6 +42,10 @@ OLDER = SCHEDULE | {"beta_end": 0.03}
 class HunyuanDiT(LatentFamily):
     name = "hunyuan_dit"
     title = "HunyuanDiT"
+    in_files = "HunyuanDiT"
+    pipeline = "HunyuanDiTPipeline"
+    comfyui = ("HunyuanDiT", "HunyuanDiT1")
+    captions = "Chinese BERT (77 tokens) and mT5-XL (256) with their masks; Chinese and English"
     base_version = "hunyuan_dit"
     architecture = "hunyuan-dit"
     component = "transformer"

@@ -23,6 +23,9 @@ SCHEDULE = {
 class Kolors(UNetFamily):
     name = "kolors"
     title = "Kolors"
+    in_files = "Kolors"
+    pipeline = "KolorsPipeline"
+    captions = "ChatGLM3-6B, the layer before the last, and the last token's state; 256 tokens, Chinese and English"
     base_version = "kolors"
     architecture = "kolors-v1"
     default_dialect = "kohya"

@@ -28,14 +28,7 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
-PIPELINES = {
-    "StableDiffusionPipeline": "sd15",
-    "StableDiffusionXLPipeline": "sdxl",
-    "KolorsPipeline": "kolors",
-    "StableDiffusion3Pipeline": "sd3",
-    "HunyuanDiTPipeline": "hunyuan_dit",
-    "FluxPipeline": "flux",
-}
+PIPELINES = {family.pipeline: name for name, family in FAMILIES.items()}
 """diffusers' pipelines, by which folders say what they are."""
 
 

@@ -7,6 +7,10 @@ from .stable_diffusion import StableDiffusionFamily
 class StableDiffusion1(StableDiffusionFamily):
     name = "sd15"
     title = "Stable Diffusion 1"
+    in_files = "Stable Diffusion 1.x"
+    pipeline = "StableDiffusionPipeline"
+    comfyui = ("SD15",)
+    captions = "CLIP-L, last layer; captions of any length, in windows of 75 tokens"
     base_version = "sd_v1"
     architecture = "stable-diffusion-v1"
     default_dialect = "kohya"

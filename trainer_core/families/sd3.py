@@ -65,6 +65,10 @@ class StableDiffusion3(LatentFamily):
 
     name = "sd3"
     title = "Stable Diffusion 3"
+    in_files = "Stable Diffusion 3"
+    pipeline = "StableDiffusion3Pipeline"
+    comfyui = ("SD3",)
+    captions = "CLIP-L and CLIP-G side by side (75 tokens) and T5-XXL (256) behind them, and both CLIPs' pooled states"
     component = "transformer"
     denoiser_class = SD3Transformer2DModel
     base_version = "sd3m"

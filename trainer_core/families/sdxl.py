@@ -9,6 +9,10 @@ class StableDiffusionXL(StableDiffusionFamily):
 
     name = "sdxl"
     title = "Stable Diffusion XL"
+    in_files = "Stable Diffusion XL"
+    pipeline = "StableDiffusionXLPipeline"
+    comfyui = ("SDXL",)
+    captions = "CLIP-L and CLIP-G side by side, the layer before the last, and CLIP-G's pooled state; windows too"
     base_version = "sdxl_base_v1-0"
     architecture = "stable-diffusion-xl-v1-base"
     # The original names: diffusers, the host and sd-scripts all load them, and of diffusers' names sd-scripts none.

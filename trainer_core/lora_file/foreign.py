@@ -145,16 +145,6 @@ def _stable_diffusion_3(text: str, shapes: Shapes) -> str:
 _SD35_LARGE = 2432
 """The width of its transformer."""
 
-STANDARD = {
-    "sd15": "Stable Diffusion 1.x",
-    "sdxl": "Stable Diffusion XL",
-    "kolors": "Kolors",
-    "sd3": "Stable Diffusion 3",
-    "hunyuan_dit": "HunyuanDiT",
-    "flux": "Flux",
-}
-"""The families that train here, as `guess_family` calls them."""
-
 _INPUTS = ("down", "hada_w1_b", "lokr_w1", "lokr_w1_b")
 """Parts whose second axis is the weight's inputs, or (LoKr's) a factor of them."""
 
