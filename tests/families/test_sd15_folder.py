@@ -164,6 +164,13 @@ def test_a_missing_shard_is_named(copied):
         registry.load(str(copied))
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}'])
+def test_a_damaged_index_of_shards_is_named(copied, text):
+    (copied / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+    with pytest.raises(BadInput, match=r"index.json cannot be read as weights .* is the download complete"):
+        registry.load(str(copied))
+
+
 def test_all_missing_parts_of_a_folder_are_named_at_once(copied):
     shutil.rmtree(copied / "vae")
     shutil.rmtree(copied / "tokenizer")

@@ -93,13 +93,20 @@ def _shards(folder: Path) -> tuple[list[Path], str]:
     missing = ""
     for pattern in ("*.safetensors.index*.json", "*.bin.index*.json"):
         for index in sorted(folder.glob(pattern), key=lambda path: (path.name.count("."), path.name)):
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            paths = [folder / Path(name).name for name in sorted(names)]
+            paths = [folder / Path(name).name for name in sorted(_named_in(index))]
             absent = [path.name for path in paths if not path.is_file()]
             if not absent:
                 return paths, ""
             missing = missing or f"{', '.join(absent)}, which {index.name} names"
     return [], missing
+
+
+def _named_in(index: Path) -> set[str]:
+    """The files that an index of shards names."""
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(index, error) from None
 
 
 def assemble(module_class: type[nn.Module], config, state: State, dtype: torch.dtype | None, label: str) -> nn.Module:
