@@ -6,8 +6,8 @@ from torch import nn
 
 from .base import Conditioning
 from .bert_text import BertText
-from .clip_t5_vae import stack
 from .identities import hash_of, sampled_hash
+from .stacking import side_by_side
 from .t5_text import T5Text
 from .vae import PictureEncoder
 
@@ -38,7 +38,7 @@ class BertT5VaeEncoder(PictureEncoder):
         return [self._encoded(caption) for caption in captions]
 
     def stack(self, entries: list[Conditioning]) -> Conditioning:
-        return stack(entries)
+        return side_by_side(entries)
 
     def _encoded(self, caption: str) -> Conditioning:
         (text, mask), (text_t5, mask_t5) = self.bert.states(caption), self.t5.states(caption)

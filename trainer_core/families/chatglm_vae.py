@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import BadInput
 from .base import Conditioning
 from .identities import hash_of, sampled_hash
+from .stacking import side_by_side
 from .vae import PictureEncoder
 from .weights import State, assemble
 
@@ -45,7 +46,7 @@ class ChatGlmVaeEncoder(PictureEncoder):
         return [self._encoded(caption) for caption in captions]
 
     def stack(self, entries: list[Conditioning]) -> Conditioning:
-        return stack(entries)
+        return side_by_side(entries)
 
     def _encoded(self, caption: str) -> Conditioning:
         count = len(self.tokenizer(caption).input_ids)
@@ -62,11 +63,6 @@ class ChatGlmVaeEncoder(PictureEncoder):
         # Without a cache, which only those need who go on writing.
         states = self.text_encoder(**given, output_hidden_states=True, use_cache=False, return_dict=True).hidden_states
         return {"text": states[-2][:, 0].float().cpu(), "pooled": states[-1][-1, 0].float().cpu()}
-
-
-def stack(entries: list[Conditioning]) -> Conditioning:
-    """Captions are of one length, so they stand side by side."""
-    return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
 
 
 def chat_glm(state: State, config: dict, where: Path) -> ChatGLMModel:

@@ -9,6 +9,7 @@ from torch import nn
 from .base import Conditioning
 from .clip_text import ClipText
 from .identities import hash_of, sampled_hash
+from .stacking import side_by_side
 from .t5_text import T5Text
 from .vae import PictureEncoder
 
@@ -45,13 +46,8 @@ class ClipT5VaeEncoder(PictureEncoder):
         return [self._encoded(caption) for caption in captions]
 
     def stack(self, entries: list[Conditioning]) -> Conditioning:
-        return stack(entries)
+        return side_by_side(entries)
 
     @abstractmethod
     def _encoded(self, caption: str) -> Conditioning:
         """A caption's conditioning, float32 on the CPU, of the same shapes for every caption."""
-
-
-def stack(entries: list[Conditioning]) -> Conditioning:
-    """Captions of one length stand side by side."""
-    return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}

@@ -10,17 +10,8 @@ from . import clip_tokens
 from .base import Conditioning, Tokens
 from .clip_text import ClipText
 from .identities import hash_of, sampled_hash
+from .stacking import continued_by_windows
 from .vae import PictureEncoder
-
-
-def stack_windows(entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-    """Text states [N, 77·k, width], shorter captions continued by windows without words; what has no axis of tokens
-    ("pooled", [N, width]) side by side."""
-    longest = max(entry["text"].shape[0] for entry in entries)
-    window = empty["text"]
-    continued = [[e["text"], *[window] * ((longest - e["text"].shape[0]) // window.shape[0])] for e in entries]
-    text = {"text": torch.stack([torch.cat(states) for states in continued])}
-    return text | {name: torch.stack([entry[name] for entry in entries]) for name in entries[0] if name != "text"}
 
 
 class ClipVaeEncoder(PictureEncoder):
@@ -61,7 +52,7 @@ class ClipVaeEncoder(PictureEncoder):
     def stack(self, entries: list[Conditioning]) -> Conditioning:
         if self._empty is None:
             self.encode_captions([])
-        return stack_windows(entries, self._empty)
+        return continued_by_windows(entries, self._empty)
 
     def tokens(self, captions: list[str]) -> list[Tokens]:
         found = []

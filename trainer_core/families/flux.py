@@ -14,6 +14,7 @@ from .folder import Parts
 from .latent import LatentFamily
 from .process import Process
 from .sources import Source
+from .stacking import continued_by_padding
 from .t5_vocabulary.tokenizer import t5_tokenizer
 from .weights import State, read_weights
 
@@ -87,11 +88,8 @@ class Flux(LatentFamily):
         return unpacked(answer, height, width)
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-        """Captions of more than the usual tokens make the others longer by what T5 says of padding at the end."""
-        longest = max(entry["text"].shape[0] for entry in entries)
-        rest = empty["text"][-1:]
-        text = [torch.cat([e["text"], rest.expand(longest - len(e["text"]), -1)]) for e in entries]
-        return {"text": torch.stack(text), "pooled": torch.stack([entry["pooled"] for entry in entries])}
+        """The host's captions may have more than the usual tokens."""
+        return continued_by_padding(entries, empty)
 
     def guided_by(self, denoiser: nn.Module) -> str:
         return TOLD if denoiser.config.guidance_embeds else UNGUIDED

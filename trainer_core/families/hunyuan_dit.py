@@ -10,7 +10,6 @@ from ..errors import BadInput
 from . import bert_text, hunyuan_file, masked_slots, t5_text
 from .base import Conditioning, Encoder, Model
 from .bert_t5_vae import BertT5VaeEncoder
-from .clip_t5_vae import stack
 from .diffusion import Diffusion
 from .folder import Parts
 from .hunyuan_blocks import let_recompute
@@ -19,6 +18,7 @@ from .hunyuan_rotary import rotary
 from .latent import LatentFamily
 from .process import Process
 from .sources import Source
+from .stacking import side_by_side
 from .unet import ATTENTION
 from .weights import State
 
@@ -76,7 +76,7 @@ class HunyuanDiT(LatentFamily):
         return self._over(transformer, config, None, encoder, process, name, name)
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-        return stack(entries)
+        return side_by_side(entries)
 
     def predict(
         self, denoiser: nn.Module, noisy: torch.Tensor, times: torch.Tensor, conditioning: Conditioning

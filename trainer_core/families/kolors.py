@@ -3,9 +3,10 @@
 from diffusers import AutoencoderKL
 
 from .base import Conditioning
-from .chatglm_vae import ChatGlmVaeEncoder, chat_glm, read_tokenizer, stack
+from .chatglm_vae import ChatGlmVaeEncoder, chat_glm, read_tokenizer
 from .folder import Parts
 from .sources import Source
+from .stacking import side_by_side
 from .unet import UNetFamily
 
 SCHEDULE = {
@@ -38,7 +39,7 @@ class Kolors(UNetFamily):
     tokenizers = {"tokenizer": (("tokenizer.model",),)}
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-        return stack(entries)
+        return side_by_side(entries)
 
     def _encoder(self, vae: AutoencoderKL, parts: Parts, source: Source) -> ChatGlmVaeEncoder:
         tokenizer = read_tokenizer(source.path / "tokenizer")

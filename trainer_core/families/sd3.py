@@ -19,6 +19,7 @@ from .folder import Parts, read_parts
 from .latent import LatentFamily
 from .process import Process
 from .sources import Source
+from .stacking import continued_by_padding
 from .t5_text import VOCABULARIES as T5_VOCABULARIES
 from .t5_text import T5Text, read_words, t5_text, words_of
 from .t5_vocabulary.tokenizer import t5_tokenizer
@@ -105,15 +106,8 @@ class StableDiffusion3(LatentFamily):
         return f"sd3.5{size[0]}", f"stable-diffusion-3.5-{size}"
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-        """A caption that is shorter than others, as the host's may be, is continued by the last states of the empty
-        one, which stand for no word."""
-        longest = max(len(entry["text"]) for entry in entries)
-        texts = []
-        for entry in entries:
-            missing = longest - len(entry["text"])
-            tail = empty["text"][-1:].expand(missing, -1)
-            texts.append(torch.cat([entry["text"], tail]))
-        return {"text": torch.stack(texts), "pooled": torch.stack([entry["pooled"] for entry in entries])}
+        """The host's captions may differ in length."""
+        return continued_by_padding(entries, empty)
 
     def predict(
         self, denoiser: nn.Module, noisy: torch.Tensor, times: torch.Tensor, conditioning: Conditioning

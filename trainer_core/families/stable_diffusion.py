@@ -8,11 +8,12 @@ from torch import nn
 from . import clip_tokens, sd_checkpoint
 from .base import Conditioning, Encoder, Model, Tokens
 from .clip_text import VOCABULARIES, clip_text, layer_of, read_tokenizer
-from .clip_vae import ClipVaeEncoder, stack_windows
+from .clip_vae import ClipVaeEncoder
 from .clip_vocabulary.tokenizer import clip_tokenizer
 from .folder import Parts
 from .process import Process
 from .sources import Source
+from .stacking import continued_by_windows
 from .unet import UNetFamily
 from .weights import State, read_weights
 
@@ -65,7 +66,7 @@ class StableDiffusionFamily(UNetFamily):
         return clip_tokens.encode(modules, tokens, length, own if layer is None else layer, normed)
 
     def stack(self, entries: list[Conditioning], empty: Conditioning) -> Conditioning:
-        return stack_windows(entries, empty)
+        return continued_by_windows(entries, empty)
 
     def _read_file(self, source: Source) -> Parts:
         states, configs, marks = sd_checkpoint.split(read_weights(source.path), source.path, self.layout)
