@@ -171,6 +171,12 @@ def test_a_damaged_index_of_shards_is_named(copied, text):
         registry.load(str(copied))
 
 
+def test_a_configuration_that_is_a_list_is_named(copied):
+    (copied / "vae" / "config.json").write_text("[1]")
+    with pytest.raises(BadInput, match="config.json is not readable JSON .holds list instead of an object"):
+        registry.load(str(copied))
+
+
 def test_all_missing_parts_of_a_folder_are_named_at_once(copied):
     shutil.rmtree(copied / "vae")
     shutil.rmtree(copied / "tokenizer")

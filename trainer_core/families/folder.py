@@ -50,6 +50,9 @@ def read_parts(
 
 def _read_config(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"holds {type(found).__name__} instead of an object")
+        return found
     except (OSError, ValueError) as error:
         raise BadInput(f"base: {path} is not readable JSON ({error})") from None
