@@ -237,19 +237,8 @@ def lora_from_tensors(
         BadInput: another method, several kinds, unknown modules, missing parts, shapes that do not fit; all at once.
     """
     _refuse_other_methods(tensors, where)
-    modules: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
-    names, unknown, problems, misfits = _names(target), [], [], []
-    for key, tensor in tensors.items():
-        module, part = split_key(key) or (key, "")
-        if not part or names.get(module) is None:
-            unknown.append(key)
-        else:
-            parts = modules.setdefault(names[module], {})
-            if part in parts:
-                problems.append(f"{where}: {'.'.join(names[module])} occurs twice (second: {key}).")
-            parts[part] = tensor
-    if unknown or not modules:
-        problems.insert(0, _unknown_keys(unknown, tensors, where))
+    modules, problems = _by_module(tensors, target, where)
+    misfits = []
     alphas = _declared_alphas(metadata, peft_settings, where)
     lora: LoRA = {}
     for (component, path), parts in modules.items():
@@ -270,12 +259,32 @@ def lora_from_tensors(
     return lora
 
 
+def _by_module(
+    tensors: Mapping[str, torch.Tensor], target: Target, where: str
+) -> tuple[dict[Module, dict[str, torch.Tensor]], list[str]]:
+    """The parts of each module or stack, and what is wrong with the keys."""
+    modules: dict[Module, dict[str, torch.Tensor]] = {}
+    names, unknown, problems = _names(target), [], []
+    for key, tensor in tensors.items():
+        module, part = split_key(key) or (key, "")
+        if not part or names.get(module) is None:
+            unknown.append(key)
+        else:
+            parts = modules.setdefault(names[module], {})
+            if part in parts:
+                problems.append(f"{where}: {'.'.join(names[module])} occurs twice (second: {key}).")
+            parts[part] = tensor
+    if unknown or not modules:
+        problems.insert(0, _unknown_keys(unknown, tensors, where))
+    return modules, problems
+
+
 READ_ORDER = ("kohya", "kohya-ldm", "comfyui", "diffusers", "diffusers-old", "peft", "peft-original")
 
 
-def _names(target: Target) -> dict[str, tuple[str, str] | None]:
+def _names(target: Target) -> dict[str, Module | None]:
     """Every name of every module in every dialect; None where two modules share one."""
-    names: dict[str, tuple[str, str] | None] = {}
+    names: dict[str, Module | None] = {}
     for dialect in READ_ORDER:
         for module, key in module_keys(dialect, target).items():
             names[key] = module if names.get(key, module) == module else None

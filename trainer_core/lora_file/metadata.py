@@ -112,21 +112,6 @@ def _text(value: Any) -> str:
 
 
 def _kohya(facts: Facts) -> dict[str, Any]:
-    per_epoch = -(-(facts.images + facts.prior_images) // (facts.batch_size * facts.accumulation))
-    dataset = {
-        "ss_num_train_images": facts.images,
-        "ss_num_reg_images": facts.prior_images,
-        "ss_num_batches_per_epoch": per_epoch,
-        "ss_batch_size_per_device": facts.batch_size,
-        "ss_total_batch_size": facts.batch_size * facts.accumulation,
-        "ss_resolution": str(tuple(facts.resolution)),
-        "ss_enable_bucket": bool(facts.buckets),
-        "ss_bucket_info": _bucket_info(facts),
-        "ss_dataset_dirs": _directories(facts.folders),
-        "ss_reg_dataset_dirs": _directories(facts.prior_folders) or None,
-        "ss_tag_frequency": facts.tags,
-        "ss_caption_dropout_rate": facts.caption_dropout,
-    }
     network = {
         "ss_v2": facts.base_model_version.startswith("sd_v2"),
         "ss_base_model_version": facts.base_model_version,
@@ -161,7 +146,25 @@ def _kohya(facts: Facts) -> dict[str, Any]:
         "ss_min_snr_gamma": facts.min_snr_gamma,
         "ss_noise_offset": facts.noise_offset,
     }
-    return {**network, **dataset, **training}
+    return {**network, **_kohya_dataset(facts), **training}
+
+
+def _kohya_dataset(facts: Facts) -> dict[str, Any]:
+    per_epoch = -(-(facts.images + facts.prior_images) // (facts.batch_size * facts.accumulation))
+    return {
+        "ss_num_train_images": facts.images,
+        "ss_num_reg_images": facts.prior_images,
+        "ss_num_batches_per_epoch": per_epoch,
+        "ss_batch_size_per_device": facts.batch_size,
+        "ss_total_batch_size": facts.batch_size * facts.accumulation,
+        "ss_resolution": str(tuple(facts.resolution)),
+        "ss_enable_bucket": bool(facts.buckets),
+        "ss_bucket_info": _bucket_info(facts),
+        "ss_dataset_dirs": _directories(facts.folders),
+        "ss_reg_dataset_dirs": _directories(facts.prior_folders) or None,
+        "ss_tag_frequency": facts.tags,
+        "ss_caption_dropout_rate": facts.caption_dropout,
+    }
 
 
 def _directories(folders: dict[str, tuple[int, int]]) -> dict[str, Any]:
