@@ -390,3 +390,14 @@ def test_help_comes_without_loading_torch():
     )
     assert "train a LoRA" in done.stdout
     assert " torch\n" not in done.stderr and " diffusers\n" not in done.stderr
+
+
+def test_libraries_say_nothing_on_the_terminal(base, pictures):
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer_core", "dataset", str(pictures), "--base", str(base)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("5 pictures") and done.stderr == ""

@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     given = parser.parse_args(arguments)
     # Heavy libraries are imported by the commands that need them, so that `scion --help` answers at once.
-    from . import commands
+    from . import commands, library_noise
 
+    library_noise.silence()
     try:
         return getattr(commands, given.command)(given)
     except BadInput as error:
