@@ -27,8 +27,8 @@ def check(model: Model, config: WordsConfig) -> None:
         return
     if not model.encoder.text_encoders:
         raise BadInput(
-            f"words.names: {', '.join(config.names)}, but the text encoders of {model.name} cannot learn here; leave "
-            "it empty"
+            f"words.names: {', '.join(config.names)}, but the text encoders of {model.family.title} do not learn here; "
+            "leave it empty"
         )
     problems = []
     for name, start in zip(config.names, config.starts, strict=True):
