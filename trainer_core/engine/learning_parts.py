@@ -166,7 +166,10 @@ def read_start(
     Raises:
         BadInput: the file cannot be read, has nothing for the first part, or was made with other settings.
     """
-    read, _ = read_lora(file, Target.of(**model.components))
+    try:
+        read, _ = read_lora(file, Target.of(**model.components))
+    except BadInput as error:
+        raise BadInput(*(f"adapter.start_from: {problem}" for problem in error.problems)) from None
     first, start = learners[0].part.component, {}
     if first not in read:
         raise BadInput(f"adapter.start_from: {file} holds nothing for the {first}, which is what trains")
