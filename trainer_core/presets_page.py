@@ -20,8 +20,8 @@ beside it counts more, and everything can be changed afterwards.
 They are starting points after the trainers and articles named below, for Stable Diffusion 1.5 and ten to fifty
 pictures; they were not measured here. With other optimisers than `adamw` other learning rates are right, and the
 built-in base, which is small, learns with larger ones, such as the 1.2e-3 of its example workflow.
-Stable Diffusion 3 and FLUX.1 are flows, which Min-SNR does not weigh: set `objective.min_snr_gamma` to 0 beside the
-preset, or the run is refused. This page is made by `python -m trainer_core.presets_page` from the code's own table.
+Stable Diffusion 3 and FLUX.1 are flows, whose losses Min-SNR does not weigh: there `objective.min_snr_gamma` does
+nothing, and the run says so. This page is made by `python -m trainer_core.presets_page` from the code's own table.
 """
 TAIL = """
 ## What the dataset adds

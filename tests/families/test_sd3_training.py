@@ -10,6 +10,7 @@ from trainer_core.adapters import lora
 from trainer_core.adapters.lora_config import LoRAConfig
 from trainer_core.engine import memory_advice, objective
 from trainer_core.engine.advice import CommandLine
+from trainer_core.engine.events import Warned
 from trainer_core.engine.objective_config import ObjectiveConfig
 from trainer_core.errors import BadInput
 from trainer_core.families import registry
@@ -71,6 +72,15 @@ def test_a_stopped_run_ends_in_the_bits_of_one_that_was_not(train, settings):
     resumed, _ = train(asked, "resumed")
     first, second = load_file(whole.lora), load_file(resumed.lora)
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_min_snr_which_every_preset_has_does_nothing_to_a_flow_and_is_told(train, settings):
+    plain, _ = train({**settings, "run.steps": 1}, "plain")
+    weighed, watched = train({**settings, "run.steps": 1, "objective.min_snr_gamma": 5}, "weighed", warnings=True)
+    told = [event.message for event in watched.of(Warned)]
+    assert "objective.min_snr_gamma: 5 does nothing here: Stable Diffusion 3 is a flow" in " ".join(told)
+    first, second = load_file(plain.lora), load_file(weighed.lora)
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def drawn_by_diffusers(folder, file, predict):

@@ -12,6 +12,9 @@ from ..errors import BadInput
 from ..families.base import TOLD, Conditioning, Model
 from .objective_config import ObjectiveConfig
 
+FLOW = "flow"
+"""What the denoiser of a flow predicts, see `families.process`."""
+
 
 @dataclass
 class Draw:
@@ -24,21 +27,25 @@ class Draw:
         return Draw(self.noise.to(device, non_blocking=True), self.timesteps.to(device, non_blocking=True))
 
 
-def check(config: ObjectiveConfig, model: Model) -> None:
-    """
+def check(config: ObjectiveConfig, model: Model) -> list[str]:
+    """What a person should know of settings that the base passes over, a sentence each.
+
+    Min-SNR is one, and not refused: every preset has it, whatever the base.
+
     Raises:
         BadInput: settings that say nothing of the base's process.
     """
-    if config.min_snr_gamma and model.process.prediction_type == "flow":
-        raise BadInput(
-            f"objective.min_snr_gamma: {config.min_snr_gamma:g}, but {model.family.title} is a flow, which "
-            "Min-SNR does not weigh; set it to 0"
-        )
     if config.guidance != 1 and model.guided_by != TOLD:
         raise BadInput(
             f"objective.guidance: {config.guidance:g}, but {model.name} is told of no guidance while it trains; set it "
             "to 1"
         )
+    if config.min_snr_gamma and model.process.prediction_type == FLOW:
+        return [
+            f"objective.min_snr_gamma: {config.min_snr_gamma:g} does nothing here: {model.family.title} is a flow, "
+            "whose losses Min-SNR does not weigh"
+        ]
+    return []
 
 
 def draw(
@@ -129,8 +136,11 @@ def errors(
 
 
 def weights(config: ObjectiveConfig, model: Model, timesteps: torch.Tensor) -> torch.Tensor | float:
-    """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7 and 3.4)."""
-    if not config.min_snr_gamma:
+    """Min-SNR-γ: min(snr, γ) / snr for epsilon, min(snr, γ) / (snr + 1) for v (Hang et al. 2023, eq. 7 and 3.4).
+
+    1 for flows, which have no such weights.
+    """
+    if not config.min_snr_gamma or model.process.prediction_type == FLOW:
         return 1.0
     snr, gamma = model.process.snr(timesteps), config.min_snr_gamma
     if model.process.prediction_type == "v_prediction":

@@ -146,7 +146,8 @@ class _Run:
         model.encoder.set_text_precision(self.recipe.run.text_encoder_precision)
         check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
         check_sampler(self.recipe.preview.sampler, model)
-        objective.check(self.recipe.objective, model)
+        for note in objective.check(self.recipe.objective, model):
+            self._warn(note)
         attention.try_out(self.recipe.run.attention_backend, model.denoiser, PRECISIONS[self.precision], self.device)
         learning_words.check(model, self.recipe.words)
         learners = learning_parts.planned(model, self.recipe.adapter) if self.recipe.has_lora else []
