@@ -19,21 +19,9 @@ from ..families.base import Model
 from ..families.registry import detect
 from ..families.sources import BUILT_IN, resolve
 from ..files import write_json
-from ..lora_file.dialects import check_stacks
 from ..lora_file.lora import Target
-from ..lora_file.save import check_dialect
 from ..recipe import Recipe
-from . import (
-    attention,
-    checkpoints,
-    learning_decorator,
-    learning_parts,
-    learning_words,
-    memory_advice,
-    objective,
-    optimizers,
-    parameter_groups,
-)
+from . import attention, checkpoints, fitting, learning_decorator, learning_parts, learning_words, memory_advice
 from .advice import CommandLine
 from .device import PRECISIONS, pick_device, pick_precision
 from .events import Audience, Busy, Finished, Observer, Scanned, Warned, Working
@@ -41,10 +29,9 @@ from .failures import is_out_of_memory
 from .isolation import isolated
 from .learning_parts import Learner
 from .metrics import MetricsFile
-from .output import dialect, file_name, is_as_asked, preview_settings, settings
+from .output import file_name, is_as_asked, preview_settings, settings
 from .requests import FINISH, Requests
 from .run_folder import Made, RunFolder, RunState, free_name
-from .sampling import check_sampler, check_size
 from .session import Session
 from .trainer import Trainer
 from .validation import Record, why_early
@@ -126,14 +113,7 @@ class _Run:
         self.assistant: Assistant | None = None
 
     def go(self, model: Model | None, scan: Scan | None) -> Result:
-        optimizers.check(self.recipe.optimizer, self.device)
-        optimizers.check_words(self.recipe.optimizer, self.recipe.words)
-        attention.check(self.recipe.run.attention_backend, self.device)
-        if self.recipe.run.ema_decay and optimizers.averages_itself(self.recipe.optimizer):
-            raise BadInput(
-                f"run.ema_decay: {self.recipe.run.ema_decay:g}, but {self.recipe.optimizer.chosen} itself averages the "
-                "weights; set it to 0, or choose another optimizer.name"
-            )
+        fitting.check_machine(self.recipe, self.device)
         source = None if model else resolve(self.recipe.base)
         scan = scan or self._scan()
         if scan is None:
@@ -143,23 +123,7 @@ class _Run:
             self.audience.on(Busy("loading"))
             with self._memory_told(lambda: memory_advice.placing(None, self.precision, self.device, self.advice)):
                 model = detect(source).load(source, PRECISIONS[self.precision])
-        model.encoder.set_text_precision(self.recipe.run.text_encoder_precision)
-        check_size(self.recipe.preview.width, self.recipe.preview.height, model.side_step)
-        check_sampler(self.recipe.preview.sampler, model)
-        for note in objective.check(self.recipe.objective, model):
-            self._warn(note)
-        attention.try_out(self.recipe.run.attention_backend, model.denoiser, PRECISIONS[self.precision], self.device)
-        learning_words.check(model, self.recipe.words)
-        learners = learning_parts.planned(model, self.recipe.adapter) if self.recipe.has_lora else []
-        target, named = learning_parts.target_of(model, self.recipe.adapter), dialect(self.recipe, model)
-        for learner in learners:
-            check_stacks(named, self.recipe.adapter.kind, learner.part.component, learner.paths, target)
-            if self.recipe.adapter.kind == "lora":
-                check_dialect(named, learner.part.component, learner.paths, target)
-        for note in learning_parts.rank_notes(learners):
-            self._warn(note)
-        paths, presets = learning_parts.paths_of(learners), model.family.targets
-        parameter_groups.module_rates(self.recipe.optimizer, paths, presets, list(model.parts)[1:])
+        learners = fitting.check_base(self.recipe, model, PRECISIONS[self.precision], self.device, self._warn)
         start = self._start_from(model, learners)
         self.assistant = self._assistant(model)
         dataset = Dataset(
