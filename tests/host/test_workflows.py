@@ -12,15 +12,21 @@ SHORT = {
     "ScionLoadImageCaptionDataset": {"resolution": 64},
     "ScionSampleTrainingModel": {"steps": 2, "width": 64, "height": 64},
     "EmptyLatentImage": {"width": 64, "height": 64},
+    "EmptySD3LatentImage": {"width": 64, "height": 64},
     "KSampler": {"steps": 2},
 }
 """What makes a run of seconds of each."""
+LOADERS = {"CheckpointLoaderSimple": 0, "UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
+"""Where the first of their outputs stands among MODEL, CLIP and VAE."""
 LARGE = {"preview_count": 1, "preview_width": 64, "preview_height": 64}
 """These families draw 1,024 pixels by themselves."""
 BUILT_IN = "Train a LoRA with the built-in base"
 SD15 = "Train a LoRA on an SD1.5 checkpoint and sample with it"
 SDXL = "Train a LoRA on an SDXL checkpoint and sample with it"
 KOLORS = "Train a LoRA on Kolors and sample with it"
+SD3 = "Train a LoRA on an SD3 checkpoint and sample with it"
+FLUX = "Train a LoRA on Flux and sample with it"
+HUNYUAN = "Train a LoRA on HunyuanDiT and sample with it"
 
 
 def shortened(name, **more):
@@ -50,7 +56,9 @@ def runs(host, graph):
 
 
 def test_every_example_workflow_is_run_here():
-    assert sorted(path.stem for path in API.glob("*.json")) == sorted([BUILT_IN, SD15, SDXL, KOLORS])
+    assert sorted(path.stem for path in API.glob("*.json")) == sorted(
+        [BUILT_IN, SD15, SDXL, KOLORS, SD3, FLUX, HUNYUAN]
+    )
 
 
 @pytest.mark.parametrize("name", [BUILT_IN, SD15])
@@ -81,5 +89,35 @@ def test_the_workflow_of_kolors_runs_on_a_small_one_in_the_folder_of_diffusers_m
     shutil.copytree(kolors_base, folder)
     try:
         assert len(runs(host, graph)["SaveImage"]["images"]) == 2
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_ones(sd3_folder, flux_folders, hunyuan_folders):
+    """By workflow: a small base's folder, and the node that gives it as the host's MODEL, CLIP and VAE."""
+    return {
+        SD3: (sd3_folder, "ProbeSD3"),
+        FLUX: (flux_folders["dev"], "ProbeFlux"),
+        HUNYUAN: (hunyuan_folders["1.2"], "ProbeHunyuan"),
+    }
+
+
+@pytest.mark.parametrize("name", [SD3, FLUX, HUNYUAN])
+def test_the_workflow_of_a_transformer_runs_on_a_small_one_in_the_hosts_own_classes(host, small_ones, name):
+    """The loaders of the released sizes are taken out; what they give comes from one node."""
+    graph, (source, probe) = shortened(name, **LARGE), small_ones[name]
+    loaders = {number: node["class_type"] for number, node in graph.items() if node["class_type"] in LOADERS}
+    for node in graph.values():
+        for wire, held in node["inputs"].items():
+            if isinstance(held, list) and held[0] in loaders:
+                node["inputs"][wire] = ["1", LOADERS[loaders[held[0]]] + held[1]]
+    for number in loaders:
+        del graph[number]
+    folder = host.base / "input" / "small-one"
+    graph["1"] = {"class_type": probe, "inputs": {"folder": folder.name}}
+    shutil.copytree(source, folder)
+    try:
+        assert len(runs(host, graph)["SaveImage"]["images"]) == 1
     finally:
         shutil.rmtree(folder)
